@@ -1,0 +1,1 @@
+"""The ledger database: tables, statements, dialect differences and migrations."""
