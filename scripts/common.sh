@@ -1,0 +1,136 @@
+# What scripts/start, scripts/test and scripts/lock share: finding Python, the virtual environment, PostgreSQL. To be
+# sourced by a bash script that has `set -euo pipefail`; it goes to the project's root and defines functions.
+# Nothing is needed beforehand but Python 3.11 or newer; what else is missing is installed (as root, or with a sudo that
+# asks no password) or named in the error.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly ROOT
+readonly VENV="$ROOT/.venv"
+cd "$ROOT"
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+
+fail() {
+  say "$@"
+  exit 1
+}
+
+can_be_root() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+apt_install() {
+  say "installing $*"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2
+}
+
+is_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# Prints the first Python that is new enough; PYTHON=/some/python3 chooses another.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3}; do
+    if is_python "$candidate"; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  fail "Python 3.11 or newer is needed (on Debian 12 and later: apt-get install python3 python3-venv)." \
+    "If it has an unusual name: PYTHON=/path/to/python3 $0"
+}
+
+# Debian keeps the part of Python that puts pip into a new environment in a package of its own. Who may not install
+# packages may still fetch and unpack them: apt checks their signatures, and nothing outside the folder is touched.
+unpack_debian_pip() {
+  local folder=$1
+  local apt=(apt-get -qq -o "Dir::State=$folder" -o "Dir::Cache=$folder" -o Dir::State::status=/var/lib/dpkg/status)
+  mkdir -p "$folder/lists/partial" "$folder/archives/partial"
+  "${apt[@]}" update && (cd "$folder" && "${apt[@]}" download python3-pip-whl) &&
+    dpkg-deb -x "$folder"/python3-pip-whl_*.deb "$folder/files"
+}
+
+make_venv() {
+  local python=$1
+  local hint="run as root: apt-get install python3-venv"
+  rm -rf "$VENV"
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    command -v apt-get >/dev/null || fail "$python has no venv and ensurepip: install them, then run this again."
+    if can_be_root; then
+      apt_install python3-venv || fail "python3-venv could not be installed; $hint"
+    fi
+  fi
+  if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    "$python" -m venv "$VENV" || fail "no virtual environment could be made in $ROOT: may you write there?"
+    return
+  fi
+  local scratch
+  scratch=$(mktemp -d)
+  say "python3-venv is not installed: taking pip from Debian's package, without installing it"
+  unpack_debian_pip "$scratch" >&2 || fail "pip could not be fetched; $hint"
+  local wheels=("$scratch"/files/usr/share/python-wheels/pip-*.whl)
+  "$python" -m venv --without-pip "$VENV" || fail "no virtual environment could be made in $ROOT: may you write there?"
+  "$VENV/bin/python" "${wheels[0]}/pip" install --quiet --no-index "${wheels[0]}"
+  rm -rf "$scratch"
+}
+
+# What an installation depends on. The root is part of it because the entry points hold absolute paths.
+installation() {
+  printf '%s\n' "$ROOT"
+  cat "$1" pyproject.toml
+}
+
+is_installed() {
+  local stamp=$1 requirements=$2
+  [ -x "$VENV/bin/audit-ledger" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(installation "$requirements")" ]
+}
+
+# ensure_environment runtime|dev: .venv has exactly the pinned versions, and the project itself. Quick if it has already.
+ensure_environment() {
+  local requirements=requirements.txt stamp="$VENV/installed-$1"
+  if [ "$1" = dev ]; then requirements=requirements-dev.txt; fi
+  if is_installed "$stamp" "$requirements"; then return; fi
+  {
+    # Two scripts that start at the same moment must not install over each other.
+    if command -v flock >/dev/null; then flock 9; fi
+    if is_installed "$stamp" "$requirements"; then return; fi
+    if ! is_python "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+      local python
+      python=$(find_python)
+      say "making .venv with $("$python" --version)"
+      make_venv "$python"
+    fi
+    say "installing $requirements into .venv"
+    rm -f "$VENV"/installed-*
+    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check --quiet)
+    "${pip[@]}" install --require-hashes -r "$requirements"
+    # The build backend is among the pinned versions: nothing without a hash is fetched or run.
+    "${pip[@]}" install --no-deps --no-build-isolation -e .
+    # The pins are what pyproject.toml asks for.
+    "${pip[@]}" check >&2
+    # What is pinned to run is pinned the same to check: who has the second has the first.
+    installation requirements.txt >"$VENV/installed-runtime"
+    if [ "$1" = dev ]; then installation "$requirements" >"$stamp"; fi
+  } 9<"$ROOT"
+}
+
+has_postgres() {
+  local folder
+  for folder in ${POSTGRES_BIN:-} "$(pg_config --bindir 2>/dev/null || true)" /usr/lib/postgresql/*/bin; do
+    if [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ] && [ -x "$folder/pg_dump" ]; then return 0; fi
+  done
+  [ -n "$(command -v initdb)" ] && [ -n "$(command -v postgres)" ] && [ -n "$(command -v pg_dump)" ]
+}
+
+# The tests run PostgreSQL servers of their own, in temporary folders: its programs must be there, no cluster is used.
+ensure_postgres() {
+  if has_postgres; then return; fi
+  local hint="The tests need PostgreSQL 13 or newer (initdb, postgres, pg_dump): apt-get install postgresql"
+  hint+=", or POSTGRES_BIN=/folder/of/its/programs $0"
+  if ! command -v apt-get >/dev/null || ! can_be_root; then fail "$hint"; fi
+  apt_install postgresql || fail "PostgreSQL could not be installed. $hint"
+  has_postgres || fail "PostgreSQL was installed, but its programs were not found. $hint"
+}
