@@ -1,0 +1,172 @@
+"""The exact bytes: leaves, AAD, the stored parts, the plaintext of a part. They can never change.
+
+The first byte of each fixes its whole layout; an unknown one is an error and nothing is tried twice.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+from ledger.domain.events import Envelope, JsonObject, RecordedEvent, Role, SealedPart
+from ledger.errors import UnknownFormatError
+
+FORMAT_1: Final = b"\x01"
+PADDING_BLOCK: Final = 64
+
+_ABSENT: Final = b"\x00"
+_PRESENT: Final = b"\x01"
+_U16: Final = struct.Struct(">H")
+_U32: Final = struct.Struct(">I")
+_U64: Final = struct.Struct(">Q")
+_I64: Final = struct.Struct(">q")
+_PART_HEADER: Final = struct.Struct(">B32sI")
+
+
+def _word(text: str) -> bytes:
+    encoded = text.encode("ascii")
+    return _U16.pack(len(encoded)) + encoded
+
+
+def _optional_time(microseconds: int | None) -> bytes:
+    return _ABSENT if microseconds is None else _PRESENT + _I64.pack(microseconds)
+
+
+def _optional_id(value: UUID | None) -> bytes:
+    return _ABSENT if value is None else _PRESENT + value.bytes
+
+
+def part_hash(part: SealedPart) -> bytes:
+    """SHA-256 of a sealed part, as it stands in the leaf."""
+    return sha256(part.sealed).digest()
+
+
+def encode_leaf(
+    envelope: Envelope,
+    parts: Sequence[SealedPart],
+    *,
+    position: int,
+    stream_version: int,
+    recorded_at: int,
+    recorded_by: UUID,
+) -> bytes:
+    """The leaf of an event: commits to all that is recorded of it, by ciphertext only."""
+    return b"".join(
+        (
+            FORMAT_1,
+            envelope.ledger_id.bytes,
+            _U64.pack(position),
+            envelope.event_id.bytes,
+            envelope.stream_ref,
+            _U64.pack(stream_version),
+            _word(envelope.category),
+            _word(envelope.event_type),
+            _U32.pack(envelope.schema_version),
+            _I64.pack(recorded_at),
+            _optional_time(envelope.occurred_at),
+            _optional_id(envelope.correlation_id),
+            _optional_id(envelope.causation_id),
+            recorded_by.bytes,
+            bytes((len(parts),)),
+            *(bytes((part.role,)) + part.key_id + part_hash(part) for part in parts),
+        )
+    )
+
+
+def leaf_of(event: RecordedEvent) -> bytes:
+    """The leaf of an event as its row has it now."""
+    return encode_leaf(
+        event.envelope,
+        event.parts,
+        position=event.position,
+        stream_version=event.stream_version,
+        recorded_at=event.recorded_at,
+        recorded_by=event.recorded_by,
+    )
+
+
+def encode_aad(envelope: Envelope, parts: Sequence[tuple[Role, bytes]], number: int) -> bytes:
+    """The AAD of part ``number`` of an event whose parts have these roles and key ids.
+
+    A part that is moved to another event, stream, ledger, role or number, or that loses a neighbour, does not open.
+    """
+    return b"".join(
+        (
+            FORMAT_1,
+            envelope.ledger_id.bytes,
+            envelope.event_id.bytes,
+            envelope.stream_ref,
+            _word(envelope.category),
+            _word(envelope.event_type),
+            _U32.pack(envelope.schema_version),
+            _optional_time(envelope.occurred_at),
+            _optional_id(envelope.correlation_id),
+            _optional_id(envelope.causation_id),
+            bytes((len(parts),)),
+            *(bytes((role,)) + key_id for role, key_id in parts),
+            bytes((number,)),
+        )
+    )
+
+
+def pack_parts(parts: Sequence[SealedPart]) -> bytes:
+    """The column ``events.sealed``: 0x01 ‖ count u8 ‖ per part: role u8 ‖ key_id[32] ‖ length u32 ‖ sealed part."""
+    return b"".join(
+        (
+            FORMAT_1,
+            bytes((len(parts),)),
+            *(_PART_HEADER.pack(part.role, part.key_id, len(part.sealed)) + part.sealed for part in parts),
+        )
+    )
+
+
+def unpack_parts(stored: bytes) -> tuple[SealedPart, ...]:
+    """Read the column ``events.sealed``. Raises ``UnknownFormatError`` for anything that ``pack_parts`` cannot give."""
+    if stored[:1] != FORMAT_1 or len(stored) < 2:
+        raise UnknownFormatError("the stored parts of an event have an unknown layout")
+    parts = []
+    offset = 2
+    try:
+        for _ in range(stored[1]):
+            role, key_id, length = _PART_HEADER.unpack_from(stored, offset)
+            offset += _PART_HEADER.size
+            if offset + length > len(stored):
+                raise UnknownFormatError("the stored parts of an event are cut short")
+            parts.append(SealedPart(Role(role), key_id, stored[offset : offset + length]))
+            offset += length
+    except (struct.error, ValueError) as error:
+        raise UnknownFormatError("the stored parts of an event cannot be read") from error
+    if offset != len(stored):
+        raise UnknownFormatError("there are bytes behind the stored parts of an event")
+    return tuple(parts)
+
+
+def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObject | None) -> bytes:
+    """The plaintext of a part: JSON, padded with spaces to a multiple of 64 bytes, because lengths outlive the erasure.
+
+    Raises ``UnicodeEncodeError`` for a lone surrogate.
+    """
+    members: dict[str, Any] = {}
+    if subject is not None:
+        members["subject"] = subject
+    if stream is not None:
+        members["stream"] = stream
+    if data is not None:
+        members["data"] = data
+    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return text + b" " * (-len(text) % PADDING_BLOCK)
+
+
+def decode_plaintext(plaintext: bytes) -> dict[str, Any]:
+    """The members ``subject``, ``stream`` and ``data`` of a part, as far as it has them.
+
+    Raises ``ValueError`` for what ``encode_plaintext`` cannot have made.
+    """
+    members = json.loads(plaintext)
+    if not isinstance(members, dict):
+        raise ValueError("the plaintext of a part is not a JSON object")
+    return members

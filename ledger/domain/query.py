@@ -1,0 +1,226 @@
+"""Questions about events: as asked (names), as resolved (refs), as the store understands them (key ids, positions)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from ledger.domain.events import Role
+from ledger.errors import Fault, InvalidError
+
+OrderBy = Literal["recorded", "occurred"]
+Order = Literal["asc", "desc"]
+
+LIMIT: Final = 1000
+DEFAULT_LIMIT: Final = 100
+
+_CURSOR_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NameOrRef:
+    """Somebody or a stream, by name or by ref; ``field`` is where the request said so."""
+
+    name: str | None
+    ref: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """A moment of the past: a time in microseconds, or a position; exactly one."""
+
+    time: int | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What ``as_of`` resolved to: the last event included. Position -1: before the first event."""
+
+    position: int
+    recorded_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """A query as a client asks it. Times in microseconds; ranges are half-open. Empty ``types``: all."""
+
+    stream: NameOrRef | None = None
+    after_version: int = 0
+    category: str | None = None
+    types: tuple[str, ...] = ()
+    subject: NameOrRef | None = None
+    actor: NameOrRef | None = None
+    involving: NameOrRef | None = None
+    correlation_id: UUID | None = None
+    recorded_by: UUID | None = None
+    recorded_from: int | None = None
+    recorded_to: int | None = None
+    occurred_from: int | None = None
+    occurred_to: int | None = None
+    after_position: int = -1
+    as_of: AsOf | None = None
+    order_by: OrderBy = "recorded"
+    order: Order = "asc"
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedQuery:
+    """A query with names turned into refs and ``as_of`` into a position: what a cursor pins.
+
+    ``nothing``: a name that the query asks for is not known, so no event can match.
+    """
+
+    as_of: int
+    order_by: OrderBy
+    order: Order
+    nothing: bool = False
+    stream_ref: bytes | None = None
+    after_version: int = 0
+    category: str | None = None
+    types: tuple[str, ...] = ()
+    subject_ref: bytes | None = None
+    actor_ref: bytes | None = None
+    involving_ref: bytes | None = None
+    correlation_id: UUID | None = None
+    recorded_by: UUID | None = None
+    recorded_from: int | None = None
+    recorded_to: int | None = None
+    occurred_from: int | None = None
+    occurred_to: int | None = None
+    after_position: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last event of a page: where the next page goes on. ``occurred_at`` only for order by occurred."""
+
+    position: int
+    occurred_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCondition:
+    """The event has a part in one of these roles under one of these keys."""
+
+    roles: tuple[Role, ...]
+    key_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """What the store selects. Positions are inclusive; times in microseconds, half-open."""
+
+    first_position: int
+    last_position: int
+    stream_ref: bytes | None = None
+    after_version: int = 0
+    category: str | None = None
+    types: tuple[str, ...] = ()
+    keys: tuple[KeyCondition, ...] = ()
+    correlation_id: UUID | None = None
+    recorded_by: UUID | None = None
+    occurred_from: int | None = None
+    occurred_to: int | None = None
+    order_by: OrderBy = "recorded"
+    order: Order = "asc"
+
+
+def encode_cursor(query: PinnedQuery, place: Place) -> str:
+    """An opaque cursor: the pinned query (refs only, I5) and the place of the last event."""
+    defaults = PinnedQuery(as_of=-1, order_by="recorded", order="asc")
+    members: dict[str, Any] = {
+        name: _to_json(value)
+        for name, value in asdict(query).items()
+        if name in ("as_of", "order_by", "order") or value != getattr(defaults, name)
+    }
+    document = [_CURSOR_VERSION, members, place.position, place.occurred_at]
+    return base64.urlsafe_b64encode(json.dumps(document, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str) -> tuple[PinnedQuery, Place]:
+    """Read a cursor. Raises ``InvalidError`` for anything that ``encode_cursor`` cannot have made."""
+    try:
+        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        version, members, position, occurred_at = json.loads(text)
+        if version != _CURSOR_VERSION or type(position) is not int or not isinstance(occurred_at, int | None):
+            raise ValueError("not a cursor of this version")
+        query = PinnedQuery(**{name: _from_json(name, value) for name, value in members.items()})
+        if query.order_by not in ("recorded", "occurred") or query.order not in ("asc", "desc"):
+            raise ValueError("not an order")
+        if (query.order_by == "occurred") != (occurred_at is not None):
+            raise ValueError("not a place in this order")
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError, binascii.Error):
+        raise InvalidError(
+            "the cursor is not valid",
+            [Fault("/cursor", "must be the 'next' of an earlier answer, unchanged; or leave it out to start again")],
+        ) from None
+    return query, Place(position, occurred_at)
+
+
+_BYTES_FIELDS: Final = frozenset({"stream_ref", "subject_ref", "actor_ref", "involving_ref"})
+_ID_FIELDS: Final = frozenset({"correlation_id", "recorded_by"})
+_TEXT_FIELDS: Final = frozenset({"category", "order_by", "order"})
+_FIELDS: Final = frozenset(field.name for field in fields(PinnedQuery))
+_REF_BYTES: Final = 16
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.hex if isinstance(value, UUID) else value
+
+
+def _from_json(name: str, value: Any) -> Any:
+    if name not in _FIELDS:
+        raise ValueError("not a field of a query")
+    if name in _BYTES_FIELDS:
+        ref = bytes.fromhex(value)
+        if len(ref) != _REF_BYTES:
+            raise ValueError("not a ref")
+        return ref
+    if name in _ID_FIELDS:
+        return UUID(hex=value)
+    if name == "types":
+        return tuple(_text(item) for item in value)
+    if name in _TEXT_FIELDS:
+        return _text(value)
+    if name == "nothing":
+        return bool(value)
+    if type(value) is not int:
+        raise ValueError("not a number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def narrow(query: PinnedQuery, first_position: int, last_position: int, keys: tuple[KeyCondition, ...]) -> EventFilter:
+    """The filter of a pinned query whose recorded range and as-of resolved to these positions."""
+    return EventFilter(
+        first_position=max(first_position, query.after_position + 1),
+        last_position=min(last_position, query.as_of),
+        stream_ref=query.stream_ref,
+        after_version=query.after_version,
+        category=query.category,
+        types=query.types,
+        keys=keys,
+        correlation_id=query.correlation_id,
+        recorded_by=query.recorded_by,
+        occurred_from=query.occurred_from,
+        occurred_to=query.occurred_to,
+        order_by=query.order_by,
+        order=query.order,
+    )
+
+
+def same_question(asked: PinnedQuery, pinned: PinnedQuery) -> bool:
+    """Whether a query that is sent again with a cursor is the one that the cursor pins."""
+    return replace(asked, as_of=pinned.as_of) == pinned

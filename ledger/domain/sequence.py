@@ -1,0 +1,94 @@
+"""What happens under the head lock, as pure decisions: versions checked, places given, the tree extended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ledger.domain.encoding import encode_leaf
+from ledger.domain.events import ExpectedVersion, Head, RecordedEvent, Role, SealedEvent, StreamVersions
+from ledger.domain.merkle import extend_frontier, hash_leaf
+from ledger.errors import Fault, VersionConflictError
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """The version that an event expects of its stream, and where in the request it says so."""
+
+    stream_ref: bytes
+    expected: ExpectedVersion
+    pointer: str
+
+
+def check_versions(expectations: Sequence[Expectation], versions: StreamVersions) -> None:
+    """Check each event's expected version as it will be just before that event (I3).
+
+    Raises ``VersionConflictError`` with one fault for each event that conflicts.
+    """
+    faults = []
+    added: Counter[bytes] = Counter()
+    for index, expectation in enumerate(expectations):
+        actual = versions.get(expectation.stream_ref, 0) + added[expectation.stream_ref]
+        added[expectation.stream_ref] += 1
+        if not _as_expected(expectation.expected, actual):
+            details = {"expected": expectation.expected, "actual": actual}
+            faults.append(
+                Fault(f"{expectation.pointer}/expected_version", "the stream has another version", index, details)
+            )
+    if faults:
+        raise VersionConflictError("a stream does not have the expected version; nothing was recorded", faults)
+
+
+def _as_expected(expected: ExpectedVersion, actual: int) -> bool:
+    if expected == "any":
+        return True
+    if expected == "exists":
+        return actual > 0
+    return expected == actual
+
+
+def place_events(
+    events: Iterable[SealedEvent], head: Head, versions: StreamVersions, now: int
+) -> tuple[list[RecordedEvent], Head]:
+    """Give events their positions, versions, time and leaves behind ``head``; gives the new head too (I2).
+
+    ``now`` in microseconds; recorded-at never decreases, whatever the clock does.
+    """
+    recorded_at = max(now, head.last_recorded_at)
+    next_version = dict(versions)
+    recorded: list[RecordedEvent] = []
+    for position, event in enumerate(events, head.size):
+        stream_ref = event.envelope.stream_ref
+        version = next_version[stream_ref] = next_version.get(stream_ref, 0) + 1
+        leaf = encode_leaf(
+            event.envelope,
+            event.parts,
+            position=position,
+            stream_version=version,
+            recorded_at=recorded_at,
+            recorded_by=event.recorded_by,
+        )
+        recorded.append(
+            RecordedEvent(
+                envelope=event.envelope,
+                parts=event.parts,
+                recorded_by=event.recorded_by,
+                position=position,
+                stream_version=version,
+                recorded_at=recorded_at,
+                leaf_hash=hash_leaf(leaf),
+            )
+        )
+    size, frontier = extend_frontier(head.size, head.frontier, (event.leaf_hash for event in recorded))
+    return recorded, Head(size, frontier, recorded_at if recorded else head.last_recorded_at)
+
+
+def new_streams(events: Iterable[SealedEvent], versions: Mapping[bytes, int]) -> frozenset[bytes]:
+    """The refs of the streams that these events begin."""
+    return frozenset(ref for event in events if (ref := event.envelope.stream_ref) not in versions)
+
+
+def used_keys(events: Iterable[SealedEvent]) -> frozenset[bytes]:
+    """The ids of the keys that these events' parts are sealed under."""
+    return frozenset(part.key_id for event in events for part in event.parts if part.role is not Role.SHREDDED)

@@ -1,0 +1,86 @@
+"""JSON as the contract wants it: UTF-8, no duplicate keys, no NaN, nothing that loses its meaning on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final, NoReturn
+
+from ledger.errors import Fault, MalformedError
+
+DEPTH: Final = 64
+"""Levels of nesting in data, at most."""
+
+SMALLEST_INTEGER: Final = -(2**63)
+LARGEST_INTEGER: Final = 2**64 - 1
+
+_FAULTS: Final = 20
+"""So many faults are reported; more help nobody."""
+
+
+def parse_json(text: bytes) -> Any:
+    """Read one JSON text. Raises ``MalformedError``, whose message never repeats a part of the text."""
+    try:
+        return _DECODER.decode(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"the body is not UTF-8 (at byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise MalformedError(f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise MalformedError("the body is nested too deeply") from None
+    except ValueError:
+        raise MalformedError("the body holds a number with too many digits") from None
+
+
+def value_faults(value: object, pointer: str) -> list[Fault]:
+    """Say what in a parsed JSON value cannot be kept exactly: numbers out of range, lone surrogates, excessive depth.
+
+    All faults have the pointer that is given: keys of data can be personal data, and an error never repeats any.
+    """
+    faults: list[Fault] = []
+    _walk(value, pointer, DEPTH, faults)
+    return faults
+
+
+def _walk(value: object, pointer: str, levels: int, faults: list[Fault]) -> None:
+    if len(faults) >= _FAULTS:
+        return
+    if isinstance(value, str):
+        if not value.isascii() and _has_surrogate(value):
+            faults.append(Fault(pointer, "must not contain a lone surrogate"))
+    elif isinstance(value, dict | list):
+        if levels == 0:
+            faults.append(Fault(pointer, f"must be nested at most {DEPTH} levels deep"))
+        else:
+            for item in value.values() if isinstance(value, dict) else value:
+                _walk(item, pointer, levels - 1, faults)
+            if isinstance(value, dict) and any(not key.isascii() and _has_surrogate(key) for key in value):
+                faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
+    elif isinstance(value, int):
+        # Clients and databases agree on 64 bits; beyond that a number would be rounded on its way by somebody.
+        if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+            faults.append(Fault(pointer, "must be an integer of 64 bits; send a larger number as a string"))
+    elif isinstance(value, float) and not math.isfinite(value):
+        faults.append(Fault(pointer, "must be a number that a 64-bit float can hold"))
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise json.JSONDecodeError("an object has the same key twice", "", 0)
+    return members
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)

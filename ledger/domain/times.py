@@ -1,0 +1,32 @@
+"""Times: RFC 3339 text outside, integer microseconds since 1970-01-01 UTC inside."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+FORM: Final = "must be an RFC 3339 time with an offset and at most microseconds, like 2026-03-15T15:00:00Z"
+
+
+def parse_time(text: object) -> int | None:
+    """Read an RFC 3339 time with an offset (§5.6; no leap seconds); None for anything else."""
+    if not isinstance(text, str) or _RFC3339.fullmatch(text) is None:
+        return None
+    try:
+        # astimezone refuses what would leave the years 1 to 9999 in UTC and could never be shown again.
+        return (datetime.fromisoformat(text.upper()).astimezone(UTC) - _EPOCH) // _MICROSECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def format_time(microseconds: int) -> str:
+    """Show a time in UTC with microseconds."""
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
