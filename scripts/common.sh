@@ -117,12 +117,12 @@ ensure_environment() {
   } 9<"$ROOT"
 }
 
+# One place knows where PostgreSQL's programs are looked for: the tests' own support.
 has_postgres() {
-  local folder
-  for folder in ${POSTGRES_BIN:-} "$(pg_config --bindir 2>/dev/null || true)" /usr/lib/postgresql/*/bin; do
-    if [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ] && [ -x "$folder/pg_dump" ]; then return 0; fi
-  done
-  [ -n "$(command -v initdb)" ] && [ -n "$(command -v postgres)" ] && [ -n "$(command -v pg_dump)" ]
+  "$VENV/bin/python" -c '
+import sys
+from tests.support.postgres import find_bin_directory
+sys.exit(find_bin_directory() is None)'
 }
 
 # The tests run PostgreSQL servers of their own, in temporary folders: its programs must be there, no cluster is used.

@@ -1,0 +1,1 @@
+"""The promises of the ledger, each with the test that fails when it is broken."""

@@ -1,0 +1,1 @@
+"""Over HTTP, against the served process, as a client would."""

@@ -1,0 +1,1 @@
+"""Pure and fast: no database, no network, no clock."""
