@@ -1,0 +1,282 @@
+"""Engines, transactions and whatever else differs between SQLite and PostgreSQL.
+
+Foreign exceptions become the vault's own here, and lose their text on the way: it can hold values of the statement
+(I5).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+
+from keyvault.errors import ConnectionLostError, KeyVaultError, VaultUnavailableError
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_SECONDS: Final = 30.0
+POSTGRESQL_SETTINGS: Final = (
+    "SET statement_timeout = '30s'",
+    "SET lock_timeout = '10s'",
+    "SET idle_in_transaction_session_timeout = '60s'",
+)
+_BUSY_MILLISECONDS: Final = int(BUSY_TIMEOUT_SECONDS * 1000)
+_WRITE: Final = "keyvault_write"
+_MIGRATION_LOCK: Final = 0x6B657976_61756C74
+_EPOCH_LOCK: Final = 0x6B657976_65706F63
+
+
+def make_engine(url: str) -> Engine:
+    """The engine for ``sqlite:///PATH`` or ``postgresql+psycopg://…``. Connects to nothing yet."""
+    parsed = make_url(url)
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return _sqlite_engine(parsed)
+    if parsed.drivername == "postgresql+psycopg":
+        return _postgresql_engine(parsed)
+    raise KeyVaultError(
+        f"the vault's database cannot be {parsed.drivername}; supported are sqlite:///PATH and postgresql+psycopg://…"
+    )
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One read-only transaction. In SQLite a snapshot, in PostgreSQL READ COMMITTED: each statement sees what was
+    committed before it, so the order of statements matters."""
+    with _translated(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One write transaction, committed when the block ends and rolled back when it raises.
+
+    In SQLite there is one writer at a time: threads queue here in order of arrival, processes at ``BEGIN IMMEDIATE``.
+    """
+    with _translated():
+        lock = _write_locks.get(engine)
+        if lock is None:
+            with engine.begin() as connection:
+                yield connection
+            return
+        # Before the connection is taken: writers that wait must not drain the pool of the readers.
+        with lock.held(BUSY_TIMEOUT_SECONDS), engine.connect() as unmarked:
+            connection = unmarked.execution_options(**{_WRITE: True})
+            with connection.begin():
+                yield connection
+
+
+def read(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in one read-only transaction; once more if the connection was lost under it."""
+    try:
+        with reading(engine) as connection:
+            return work(connection)
+    except ConnectionLostError:
+        with reading(engine) as connection:
+            return work(connection)
+
+
+def insert_missing(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert the rows in their order, leaving alone what is there already. Whoever loses a race sees the winner's row
+    in its next statement."""
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insert(table).on_conflict_do_nothing(), rows)
+
+
+def lock_epochs(connection: Connection) -> None:
+    """Let one process at a time change epochs, until this transaction ends. SQLite has one writer anyway."""
+    _advisory_lock(connection, _EPOCH_LOCK)
+
+
+def prepare_migration(connection: Connection) -> None:
+    """Let one process at a time migrate, and as long as it takes."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+    _advisory_lock(connection, _MIGRATION_LOCK)
+
+
+def scrub(engine: Engine) -> None:
+    """Get deleted rows out of SQLite's write-ahead log, as far as readers leave it free now.
+
+    Tidiness, not a promise: older copies of wrapped keys die with the KEK of their epoch.
+    """
+    if engine.dialect.name == "sqlite":
+        with _translated(), engine.connect() as connection:
+            # The pool's BEGIN would stand in the way: a checkpoint runs outside of transactions.
+            raw = connection.connection.dbapi_connection
+            assert raw is not None  # a fresh connection has one
+            for pragma in ("busy_timeout = 100", "wal_checkpoint(TRUNCATE)", f"busy_timeout = {_BUSY_MILLISECONDS}"):
+                raw.cursor().execute(f"PRAGMA {pragma}").close()
+
+
+class FairLock:
+    """A lock that threads get in order of arrival, so that none starves under load."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Event] = deque()
+
+    @contextmanager
+    def held(self, timeout: float) -> Iterator[None]:
+        """Hold the lock for the block. Raises :class:`VaultUnavailableError` after ``timeout`` seconds of waiting."""
+        self._acquire(timeout)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _acquire(self, timeout: float) -> None:
+        with self._mutex:
+            if not self._held:
+                self._held = True
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        if turn.wait(timeout):
+            return
+        with self._mutex:
+            if turn.is_set():  # handed over in the very moment of giving up: it is ours after all
+                return
+            self._waiting.remove(turn)
+        raise VaultUnavailableError("the vault's database is busy")
+
+    def _release(self) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().set()  # handed over without ever being free: nobody can barge in
+            else:
+                self._held = False
+
+
+_write_locks: WeakKeyDictionary[Engine, FairLock] = WeakKeyDictionary()
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:" or url.query:
+        raise KeyVaultError("the vault's SQLite database is a file: sqlite:///PATH")
+    path = url.database
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        pool_size=20,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT_SECONDS,
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def create_private(*_: object) -> None:
+        # SQLite gives its -wal and -shm files the mode of the database file.
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(fd, 0o600)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise VaultUnavailableError(f"cannot open {path} ({error.strerror})") from None
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own; ``begin`` below does
+        # Switching to WAL does not wait for other processes by itself.
+        _while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL").close())
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        how = "IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "DEFERRED"
+        raw = connection.connection.dbapi_connection
+        assert raw is not None  # a begun connection has one
+        _while_busy(lambda: raw.cursor().execute(f"BEGIN {how}").close())
+
+    _write_locks[engine] = FairLock()
+    return engine
+
+
+def _while_busy(work: Callable[[], None]) -> None:
+    """Try again while another process holds the file, where SQLite's own busy timeout does not apply."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            busy = (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=10.0,
+        connect_args={"connect_timeout": 5},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        autocommit = connection.autocommit
+        connection.autocommit = True  # as statements and not as options of the start packet, which poolers refuse
+        for setting in POSTGRESQL_SETTINGS:
+            connection.execute(setting)
+        connection.autocommit = autocommit
+
+    return engine
+
+
+def _advisory_lock(connection: Connection, number: int) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+_OPERATIONAL: Final = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except exc.SQLAlchemyError as error:
+        # ``from None``: the original text can hold values of the statement.
+        raise _translation(error) from None
+    except sqlite3.Error as error:  # from the listeners below, which SQLAlchemy does not wrap
+        raise VaultUnavailableError(f"the vault's database cannot be used ({type(error).__name__})") from None
+
+
+def _translation(error: exc.SQLAlchemyError) -> KeyVaultError:
+    what = _diagnosis(error)
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return ConnectionLostError(f"the connection to the vault's database was lost ({what})")
+    if isinstance(error, _OPERATIONAL):
+        return VaultUnavailableError(f"the vault's database cannot be used ({what})")
+    return KeyVaultError(f"the vault's database refused a statement ({what}); are its migrations and grants in place?")
+
+
+def _diagnosis(error: exc.SQLAlchemyError) -> str:
+    """What an operator can look up: the kind of the error and its code, nothing that was said about values."""
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    name = type(original or error).__name__
+    return f"{name} {code}" if code else name

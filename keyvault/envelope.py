@@ -1,0 +1,201 @@
+"""The byte formats of the key vault: pure functions of keys and bytes (design §5).
+
+Integers are big-endian. The first byte of a sealed part, a wrap or a wrap AAD fixes its whole layout; an unknown one is
+an error. Nothing here can ever change: ``tests/vectors/keyvault.json`` pins every format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NoReturn
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from keyvault.errors import NotAuthenticError, UnknownFormatError
+
+FORMAT: Final = b"\x01"
+KEY_SIZE: Final = 32
+KEY_ID_SIZE: Final = 32
+REF_SIZE: Final = 16
+SALT_SIZE: Final = 16
+NONCE_SIZE: Final = 12
+TAG_SIZE: Final = 16
+COMMIT_SIZE: Final = 32
+
+ABSENT_KEY_ID: Final = bytes(KEY_ID_SIZE)
+ABSENT_REF: Final = bytes(REF_SIZE)
+
+# Safe only because every part has a key of its own (fresh salt): a key that seals once needs no other nonce.
+_ZERO_NONCE: Final = bytes(NONCE_SIZE)
+
+
+class WrapKind(IntEnum):
+    """What is inside a wrap; bound by its AAD so that no wrap can stand in for one of another kind."""
+
+    DEK = 1
+    LEDGER_DEK = 2
+    NAME_KEY = 3
+    SIGNING_KEY = 4
+    LINK_KEY = 5
+
+
+def key_id_of(dek: bytes) -> bytes:
+    """The 32-byte key id: HKDF-Expand-SHA256(DEK, "audit-ledger v1 key id", 32) (RFC 5869 §2.3). Commits to the key."""
+    _require_key(dek)
+    return HKDFExpand(algorithm=SHA256(), length=KEY_ID_SIZE, info=b"audit-ledger v1 key id").derive(dek)
+
+
+def part_key(dek: bytes, salt: bytes) -> bytes:
+    """The single-use key of the part with this 16-byte salt. Whoever has it can open that part and nothing else."""
+    return hmac.digest(dek, b"audit-ledger v1 part" + salt, "sha256")
+
+
+def seal_part(dek: bytes, plaintext: bytes, aad: bytes, *, _salt: bytes | None = None) -> bytes:
+    """Seal a part: ``0x01 ‖ salt[16] ‖ commit[32] ‖ ciphertext ‖ tag[16]``, AES-256-GCM under a fresh single-use key.
+
+    ``_salt`` is for test vectors only: a salt used twice under one DEK gives the plaintext away.
+    """
+    _require_key(dek)
+    salt = os.urandom(SALT_SIZE) if _salt is None else _salt
+    key = part_key(dek, salt)
+    return FORMAT + salt + _commit(key) + AESGCM(key).encrypt(_ZERO_NONCE, plaintext, aad)
+
+
+def open_part(dek: bytes, sealed: bytes, aad: bytes) -> bytes:
+    """Open a part. Raises :class:`NotAuthenticError` when it is not authentic under this DEK and AAD."""
+    _require_key(dek)
+    _require_format(sealed, 1 + SALT_SIZE + COMMIT_SIZE + TAG_SIZE, "sealed part")
+    salt = sealed[1 : 1 + SALT_SIZE]
+    commit = sealed[1 + SALT_SIZE : 1 + SALT_SIZE + COMMIT_SIZE]
+    key = part_key(dek, salt)
+    # GCM alone does not commit to its key: without this, one ciphertext could be opened to two texts.
+    if not hmac.compare_digest(commit, _commit(key)):
+        raise NotAuthenticError("the sealed part was not made under this key")
+    return _decrypt(key, _ZERO_NONCE, sealed[1 + SALT_SIZE + COMMIT_SIZE :], aad, "sealed part")
+
+
+def wrap_aad(
+    kind: WrapKind,
+    *,
+    key_id: bytes = ABSENT_KEY_ID,
+    ledger_id: UUID,
+    subject_ref: bytes = ABSENT_REF,
+    purpose: str = "",
+    generation: int = 0,
+    epoch: int,
+) -> bytes:
+    """What a wrap is bound to:
+    ``0x01 ‖ kind u8 ‖ key_id[32] ‖ ledger_id[16] ‖ subject_ref[16] ‖ len u8 ‖ purpose ‖ generation u32 ‖ epoch u32``.
+
+    Absent fields are zero at their full width. Raises :class:`ValueError` for a field of the wrong size.
+    """
+    encoded_purpose = purpose.encode()
+    if len(key_id) != KEY_ID_SIZE or len(subject_ref) != REF_SIZE or len(encoded_purpose) > 255:
+        raise ValueError("a key id has 32 bytes, a subject ref 16, a purpose at most 255")
+    return b"".join(
+        (
+            FORMAT,
+            kind.to_bytes(1),
+            key_id,
+            ledger_id.bytes,
+            subject_ref,
+            len(encoded_purpose).to_bytes(1),
+            encoded_purpose,
+            generation.to_bytes(4),
+            epoch.to_bytes(4),
+        )
+    )
+
+
+def wrap(kek: bytes, plaintext: bytes, aad: bytes, *, _nonce: bytes | None = None) -> bytes:
+    """Wrap a key: ``0x01 ‖ nonce[12] ‖ ciphertext ‖ tag[16]``, AES-256-GCM under the epoch's KEK.
+
+    The random nonce allows 2³² wraps under one KEK (NIST SP 800-38D §8.3). ``_nonce`` is for test vectors only.
+    """
+    _require_key(kek)
+    nonce = os.urandom(NONCE_SIZE) if _nonce is None else _nonce
+    return FORMAT + nonce + AESGCM(kek).encrypt(nonce, plaintext, aad)
+
+
+def unwrap(kek: bytes, wrapped: bytes, aad: bytes) -> bytes:
+    """Unwrap a key. Raises :class:`NotAuthenticError` when the wrap is not authentic under this KEK and AAD."""
+    _require_key(kek)
+    _require_format(wrapped, 1 + NONCE_SIZE + TAG_SIZE, "wrap")
+    return _decrypt(kek, wrapped[1 : 1 + NONCE_SIZE], wrapped[1 + NONCE_SIZE :], aad, "wrap")
+
+
+def name_hash(name_key: bytes, kind: str, name: str) -> bytes:
+    """HMAC-SHA256(name key, kind ‖ 0x00 ‖ name): 32 bytes that stand for a name, in the vault only.
+
+    ``kind`` is ``"subject"`` or ``"stream"``; ``name`` is taken as it is (the caller has it in NFC).
+    """
+    return hmac.digest(name_key, kind.encode() + b"\x00" + name.encode(), "sha256")
+
+
+def derive_event_id(name_key: bytes, label: str, number: int) -> UUID:
+    """The UUID version 8 (RFC 9562 §5.8) from the first 16 bytes of
+    HMAC-SHA256(name key, "event-id" ‖ 0x00 ‖ label ‖ 0x00 ‖ number u64)."""
+    digest = hmac.digest(name_key, b"event-id\x00" + label.encode() + b"\x00" + number.to_bytes(8), "sha256")
+    raw = bytearray(digest[:16])
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return UUID(bytes=bytes(raw))
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class DataKey:
+    """An opened DEK. Shows its key id and nothing else, cannot be pickled or copied, and is meant to be short-lived:
+    Python cannot promise to wipe it from memory."""
+
+    _dek: bytes
+    key_id: bytes
+
+    @classmethod
+    def of(cls, dek: bytes) -> DataKey:
+        """The key with its key id recomputed from it."""
+        return cls(dek, key_id_of(dek))
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """See :func:`seal_part`."""
+        return seal_part(self._dek, plaintext, aad)
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """See :func:`open_part`."""
+        return open_part(self._dek, sealed, aad)
+
+    def __repr__(self) -> str:
+        return f"<DataKey {self.key_id.hex()}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a data key is never pickled or copied")
+
+
+def _commit(key: bytes) -> bytes:
+    return hashlib.sha256(b"audit-ledger v1 commit" + key).digest()
+
+
+def _decrypt(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes, what: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(nonce, ciphertext, aad)
+    except InvalidTag:
+        raise NotAuthenticError(f"the {what} is not authentic") from None
+
+
+def _require_key(key: bytes) -> None:
+    if len(key) != KEY_SIZE:
+        raise ValueError("a key has exactly 32 bytes")
+
+
+def _require_format(blob: bytes, least: int, what: str) -> None:
+    if blob[:1] != FORMAT:
+        raise UnknownFormatError(f"the {what} has a layout that this version does not know")
+    if len(blob) < least:
+        raise NotAuthenticError(f"the {what} is cut short")

@@ -1,0 +1,81 @@
+"""What can go wrong in the key vault, by who is at fault.
+
+No message holds a name, a key or a statement's parameters (I5): refs, key ids and paths are all that they show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class KeyVaultError(Exception):
+    """Anything the key vault refuses or cannot do."""
+
+
+# The caller's
+
+
+class UnknownLedgerError(KeyVaultError):
+    """The vault holds no secrets of this ledger: ``create_ledger`` was never finished for it."""
+
+
+class UnknownSubjectError(KeyVaultError):
+    """No subject has this name or ref."""
+
+
+class UnknownErasureError(KeyVaultError):
+    """No erasure of this ledger has this id."""
+
+
+class UnknownPurposeError(KeyVaultError):
+    """The subject has neither a living key nor a fence for some of the purposes asked for."""
+
+    def __init__(self, purposes: Sequence[str]) -> None:
+        super().__init__(f"the subject has no data for {len(purposes)} of the purposes asked for")
+        self.purposes = tuple(purposes)
+
+
+class TooManyPurposesError(KeyVaultError):
+    """A subject would get more purposes than one ``SubjectErased`` event can shred."""
+
+
+# A dependency's
+
+
+class VaultUnavailableError(KeyVaultError):
+    """The vault's database, journal file or key provider cannot be reached. Ask again later; never a redaction (I9)."""
+
+
+class ConnectionLostError(VaultUnavailableError):
+    """The connection broke off during the work. A read can be repeated; of a write the outcome is unknown."""
+
+
+class NotInitialisedError(VaultUnavailableError):
+    """The vault has no current epoch, so nothing can be wrapped."""
+
+
+class ProviderError(VaultUnavailableError):
+    """The key provider cannot give the KEK of an epoch, or its setting makes no sense."""
+
+
+class InsecureFolderError(ProviderError):
+    """A KEK lies where others than the service's own user can reach it."""
+
+
+# Integrity
+
+
+class NotAuthenticError(KeyVaultError, ValueError):
+    """A sealed part or a wrap is not what was made under this key and AAD."""
+
+
+class UnknownFormatError(NotAuthenticError):
+    """The first byte names a layout that this version does not know. Nothing is ever tried twice."""
+
+
+class DamagedKeyError(KeyVaultError):
+    """A row of the vault does not unwrap to the key that it names."""
+
+
+class JournalError(KeyVaultError):
+    """The journal is not the unbroken chain of signed lines that the service wrote."""

@@ -1,0 +1,198 @@
+"""The tables of the vault's database (design §5), in SQLAlchemy Core.
+
+``ledger_id`` leads every primary key, unique constraint, foreign key and index, except where a key id or an erasure id
+is looked up by itself, and in ``epochs``, which all ledgers share. Times are microseconds since 1970 UTC. How the
+tables came to be is in ``migrations/``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class UuidBytes(TypeDecorator[UUID]):
+    """A UUID: native in PostgreSQL, its 16 bytes in SQLite. Both compare byte by byte, so UUIDv7 sort by time."""
+
+    impl = LargeBinary(16)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
+        return dialect.type_descriptor(LargeBinary(16))
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> UUID | bytes | None:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.bytes
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
+        return value if value is None or isinstance(value, UUID) else UUID(bytes=bytes(value))
+
+
+metadata = MetaData()
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("provider", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("prepared_at", BigInteger, nullable=False),
+    Column("current_at", BigInteger),
+    Column("retired_at", BigInteger),
+    Column("destroyed_at", BigInteger),
+    CheckConstraint("state IN ('preparing', 'current', 'retiring', 'destroyed')", name="epochs_state"),
+    # Two current epochs would let a rotation miss keys that are being minted under the other one.
+    Index(
+        "epochs_one_current",
+        "state",
+        unique=True,
+        sqlite_where=text("state = 'current'"),
+        postgresql_where=text("state = 'current'"),
+    ),
+)
+
+ledger_secrets = Table(
+    "ledger_secrets",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("key_id", LargeBinary),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "kind", name="ledger_secrets_pkey"),
+)
+
+subjects = Table(
+    "subjects",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "subject_ref", name="subjects_pkey"),
+    CheckConstraint("state IN ('active', 'restricted', 'erasing', 'erased')", name="subjects_state"),
+)
+
+subject_names = Table(
+    "subject_names",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("name_hash", LargeBinary, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "name_hash", name="subject_names_pkey"),
+    # Deferred: who wins the race for a name is known only after its row is in, and only the winner makes the subject.
+    ForeignKeyConstraint(
+        ["ledger_id", "subject_ref"],
+        ["subjects.ledger_id", "subjects.subject_ref"],
+        name="subject_names_subject",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    Index("subject_names_by_subject", "ledger_id", "subject_ref"),
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("name_hash", LargeBinary, nullable=False),
+    Column("stream_ref", LargeBinary, nullable=False),
+    Column("owner_ref", LargeBinary),
+    PrimaryKeyConstraint("ledger_id", "name_hash", name="streams_pkey"),
+    ForeignKeyConstraint(
+        ["ledger_id", "owner_ref"], ["subjects.ledger_id", "subjects.subject_ref"], name="streams_owner"
+    ),
+    Index("streams_by_owner", "ledger_id", "owner_ref"),
+)
+
+subject_keys = Table(
+    "subject_keys",
+    metadata,
+    Column("key_id", LargeBinary, nullable=False),
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("wrapped_dek", LargeBinary, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", name="subject_keys_pkey"),
+    UniqueConstraint("ledger_id", "subject_ref", "purpose", "generation", name="subject_keys_once"),
+    ForeignKeyConstraint(
+        ["ledger_id", "subject_ref"], ["subjects.ledger_id", "subjects.subject_ref"], name="subject_keys_subject"
+    ),
+)
+
+fences = Table(
+    "fences",
+    metadata,
+    Column("key_id", LargeBinary, nullable=False),
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("shredded_at", BigInteger, nullable=False),
+    Column("erasure_id", UuidBytes, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    PrimaryKeyConstraint("key_id", name="fences_pkey"),
+    Index("fences_by_subject", "ledger_id", "subject_ref"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("erasure_id", UuidBytes, nullable=False),
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    Column("key_ids", Text, nullable=False),
+    Column("purposes", Text),
+    Column("ground", Text),
+    Column("reference", Text),
+    Column("name_commitment", LargeBinary),
+    Column("next_state", Text, nullable=False),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("requested_by", UuidBytes, nullable=False),
+    Column("erased_at", BigInteger),
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("erasure_id", name="erasures_pkey"),
+    CheckConstraint("state IN ('begun', 'shredded', 'done')", name="erasures_state"),
+    CheckConstraint("next_state IN ('active', 'restricted', 'erased')", name="erasures_next_state"),
+    ForeignKeyConstraint(
+        ["ledger_id", "subject_ref"], ["subjects.ledger_id", "subjects.subject_ref"], name="erasures_subject"
+    ),
+    # One erasure at a time for a subject; also what finds the open ones after a crash.
+    Index(
+        "erasures_one_open",
+        "ledger_id",
+        "subject_ref",
+        unique=True,
+        sqlite_where=text("state <> 'done'"),
+        postgresql_where=text("state <> 'done'"),
+    ),
+    Index("erasures_by_id", "ledger_id", "erasure_id"),
+    Index("erasures_by_subject", "ledger_id", "subject_ref"),
+    Index("erasures_by_reference", "ledger_id", "reference"),
+)
