@@ -43,14 +43,21 @@ find_python() {
     "If it has an unusual name: PYTHON=/path/to/python3 $0"
 }
 
-# Debian keeps the part of Python that puts pip into a new environment in a package of its own. Who may not install
-# packages may still fetch and unpack them: apt checks their signatures, and nothing outside the folder is touched.
-unpack_debian_pip() {
-  local folder=$1
+# Who may not install packages may still fetch and unpack them. apt checks their signatures as always, and nothing outside
+# of the folder is touched. unpack FOLDER download|install PACKAGE…: these alone, or with all that the machine lacks for them.
+unpack() {
+  local folder=$1 how=$2
+  shift 2
   local apt=(apt-get -qq -o "Dir::State=$folder" -o "Dir::Cache=$folder" -o Dir::State::status=/var/lib/dpkg/status)
+  local packages=("$@") package
   mkdir -p "$folder/lists/partial" "$folder/archives/partial"
-  "${apt[@]}" update && (cd "$folder" && "${apt[@]}" download python3-pip-whl) &&
-    dpkg-deb -x "$folder"/python3-pip-whl_*.deb "$folder/files"
+  "${apt[@]}" update || return
+  if [ "$how" = install ]; then
+    # Simulated: "Inst libicu72 (72.1-3 Debian:12/stable [amd64])"
+    mapfile -t packages < <("${apt[@]}" install --simulate --no-install-recommends "$@" | awk '$1 == "Inst" {print $2}')
+  fi
+  (cd "$folder" && "${apt[@]}" download "${packages[@]}") || return
+  for package in "$folder"/*.deb; do dpkg-deb -x "$package" "$folder/files" || return; done
 }
 
 make_venv() {
@@ -70,7 +77,8 @@ make_venv() {
   local scratch
   scratch=$(mktemp -d)
   say "python3-venv is not installed: taking pip from Debian's package, without installing it"
-  unpack_debian_pip "$scratch" >&2 || fail "pip could not be fetched; $hint"
+  # Debian keeps what puts pip into a new environment in packages of its own.
+  unpack "$scratch" download python3-pip-whl >&2 || fail "pip could not be fetched; $hint"
   local wheels=("$scratch"/files/usr/share/python-wheels/pip-*.whl)
   "$python" -m venv --without-pip "$VENV" || fail "no virtual environment could be made in $ROOT: may you write there?"
   "$VENV/bin/python" "${wheels[0]}/pip" install --quiet --no-index "${wheels[0]}"
@@ -125,12 +133,32 @@ from tests.support.postgres import find_bin_directory
 sys.exit(find_bin_directory() is None)'
 }
 
+# Puts PostgreSQL's programs into .venv/postgres/bin, for who may not install them. Each is a small script that tells the
+# unpacked program where the unpacked libraries are.
+unpack_postgres() {
+  local folder="$VENV/postgres" program libraries
+  rm -rf "$folder"
+  unpack "$folder" install postgresql >&2 || return
+  rm -rf "$folder"/*.deb "$folder/lists" "$folder/archives" "$folder"/*.bin
+  libraries=$(dirname "$(find "$folder/files/usr/lib" -name 'libpq.so.*' | head -n 1)")
+  mkdir "$folder/bin"
+  for program in "$folder"/files/usr/lib/postgresql/*/bin/*; do
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$libraries" "$program" >"$folder/bin/${program##*/}"
+  done
+  chmod +x "$folder"/bin/*
+}
+
 # The tests run PostgreSQL servers of their own, in temporary folders: its programs must be there, no cluster is used.
 ensure_postgres() {
   if has_postgres; then return; fi
-  local hint="The tests need PostgreSQL 13 or newer (initdb, postgres, pg_dump): apt-get install postgresql"
-  hint+=", or POSTGRES_BIN=/folder/of/its/programs $0"
-  if ! command -v apt-get >/dev/null || ! can_be_root; then fail "$hint"; fi
-  apt_install postgresql || fail "PostgreSQL could not be installed. $hint"
-  has_postgres || fail "PostgreSQL was installed, but its programs were not found. $hint"
+  local hint="The tests need PostgreSQL 13 or newer (initdb, postgres, pg_dump): run as root: apt-get install postgresql"
+  hint+=", or give the folder of its programs: POSTGRES_BIN=/that/folder $0"
+  command -v apt-get >/dev/null || fail "$hint"
+  if can_be_root; then
+    apt_install postgresql || fail "PostgreSQL could not be installed. $hint"
+  else
+    say "PostgreSQL is not installed: unpacking Debian's packages into .venv, without installing them"
+    unpack_postgres || fail "PostgreSQL could not be fetched. $hint"
+  fi
+  has_postgres || fail "PostgreSQL was fetched, but its programs were not found. $hint"
 }

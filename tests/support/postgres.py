@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -51,6 +52,8 @@ def find_bin_directory() -> Path | None:
             candidates.append(Path(told.stdout.strip()))
         if initdb := shutil.which("initdb"):
             candidates.append(Path(initdb).resolve().parent)
+        # Where scripts/test unpacks them for who may not install them.
+        candidates.append(Path(sys.prefix, "postgres", "bin"))
     return next((path for path in candidates if all((path / program).exists() for program in PROGRAMS)), None)
 
 
