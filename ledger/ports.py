@@ -39,6 +39,10 @@ class KeyUsage:
     last: int | None
 
 
+KeyRow = tuple[int, int, int, bytes]
+"""A row of ``event_keys``: position, part, role, key_id."""
+
+
 class DataKey(Protocol):
     """A living key of one subject and purpose (or a ledger's own), opened.
 
@@ -303,8 +307,8 @@ class HeadLock(Protocol):
     def write(self, events: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""
 
-    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID) -> None:
-        """Record that these keys are dead from ``position`` on."""
+    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
+        """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""
 
 
 class Store(Protocol):
@@ -354,13 +358,17 @@ class Store(Protocol):
         """For those of these keys that are dead: since when and by which erasure (I9)."""
 
     def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes]) -> KeyUsage:
-        """How many events have a part of a person under one of these keys, and the first and last position of them."""
+        """How many events have a part sealed under one of these keys, and the first and last position of them."""
 
-    def event_keys(self, ledger_id: UUID, first: int, last: int) -> Sequence[tuple[int, int, int, bytes]]:
-        """The rows (position, part, role, key_id) of the positions from ``first`` to ``last``, in that order."""
+    def event_keys(self, ledger_id: UUID, first: int, last: int) -> Sequence[KeyRow]:
+        """The rows of ``event_keys`` of the positions from ``first`` to ``last``."""
 
     def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:
         """Every dead key of a ledger."""
+
+    def erasure_root(self, ledger_id: UUID, erasure_id: UUID) -> bytes:
+        """The root of the tree that ends with this erasure's ``SubjectErased``. Raises ``IntegrityError`` when it is
+        not there."""
 
     def add_api_key(self, key: ApiKey) -> None: ...
 

@@ -190,3 +190,15 @@ class Head:
 
 StreamVersions = Mapping[bytes, int]
 """Stream ref → current version; a stream without events is absent."""
+
+
+def event_key_rows(event: RecordedEvent) -> list[tuple[int, int, bytes]]:
+    """The rows (part, role, key_id) of ``event_keys`` that belong to an event.
+
+    Nonpersonal parts have none: they are all under the ledger's own key, from which nobody asks for events.
+    """
+    return [
+        (number, int(part.role), part.key_id)
+        for number, part in enumerate(event.parts)
+        if part.role is not Role.NONPERSONAL
+    ]

@@ -1,0 +1,161 @@
+"""Append events: all or nothing, once, in one order with the erasers (design §4).
+
+The order of the steps is the protocol. Ids are looked up first, so a repeat is answered without touching a key (I4).
+Keys are committed before the events that need them: a crash leaves a key without events, never events without a key.
+Sealing stands before the head lock, and under the lock everything that could have changed meanwhile is looked at again:
+ids, dead keys, versions, abandoned streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from ledger.domain.events import Appended, NewEvent, RecordedEvent, SealedEvent
+from ledger.domain.names import split_stream
+from ledger.domain.repeats import KnownRefs, is_repeat
+from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
+from ledger.errors import (
+    BusyError,
+    Fault,
+    IdConflictError,
+    InvalidError,
+    PartlyRecordedError,
+    StoreUnavailableError,
+)
+from ledger.ports import HeadLock
+from ledger.services.dependencies import Dependencies
+from ledger.services.naming import with_names
+from ledger.services.opening import open_events
+from ledger.services.preparation import Candidate, OvertakenError, erased, expectations, prepare
+from ledger.services.recording import appended
+
+ATTEMPTS: Final = 8
+"""How often an append is prepared because names or ids changed under its feet."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """The places of the events, in their order; ``duplicate``: they had been recorded before."""
+
+    events: tuple[Appended, ...]
+    duplicate: bool
+
+
+def append_events(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], recorded_by: UUID) -> AppendResult:
+    """Append these events in order, all or nothing.
+
+    Raises ``VersionConflictError``, ``SubjectErasedError``, ``IdConflictError``, ``PartlyRecordedError``,
+    ``TooLargeError``, ``NotFoundError`` (an unknown ref), ``BusyError`` or an error of a dependency; then nothing of
+    the batch is recorded, but for a ``StoreUnavailableError``: after that only a retry with the same ids can tell.
+    """
+    ids = [event.event_id or deps.new_id() for event in events]
+    try:
+        return _append(deps, ledger_id, events, ids, recorded_by)
+    except StoreUnavailableError:
+        # The commit may or may not have reached the disk. Every event has an id by now, so asking again is safe (I4).
+        return AppendResult(_append(deps, ledger_id, events, ids, recorded_by).events, duplicate=False)
+
+
+def _append(
+    deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], ids: Sequence[UUID], recorded_by: UUID
+) -> AppendResult:
+    for _ in range(ATTEMPTS):
+        known = deps.store.find_events(ledger_id, ids)
+        if known:
+            return answer_repeat(deps, ledger_id, events, ids, known)
+        candidates = _candidates(with_names(deps, ledger_id, events), ids)
+        try:
+            sealed = prepare(deps, ledger_id, candidates, recorded_by)
+            with deps.store.locked_head(ledger_id) as lock:
+                recorded = _write(deps, lock, candidates, sealed)
+        except OvertakenError:
+            continue
+        return AppendResult(tuple(appended(event) for event in recorded), duplicate=False)
+    raise BusyError("others keep changing the same streams; try again")
+
+
+def _candidates(events: Sequence[NewEvent], ids: Sequence[UUID]) -> list[Candidate]:
+    candidates = []
+    for index, (event, event_id) in enumerate(zip(events, ids, strict=True)):
+        split = split_stream(event.stream or "")
+        if event.stream is None or split is None:
+            fault = Fault(f"{event.pointer}/stream", "must have the form category-id", index)
+            raise InvalidError("a stream has no category", [fault])
+        candidates.append(Candidate(index, event, event_id, event.stream, split[0]))
+    return candidates
+
+
+def _write(
+    deps: Dependencies, lock: HeadLock, candidates: Sequence[Candidate], sealed: Sequence[SealedEvent]
+) -> list[RecordedEvent]:
+    """Everything that happens under the head lock."""
+    if lock.find_ids([candidate.event_id for candidate in candidates]):
+        # A twin of this append was faster, and its events are the answer (I4).
+        raise OvertakenError
+    # I8: an eraser who held this lock before us has written here which keys must never be used again.
+    dead = lock.shredded(used_keys(sealed))
+    if dead:
+        raise erased(
+            candidate.fault("", "its subject, or the owner of its stream, was erased")
+            for candidate, event in zip(candidates, sealed, strict=True)
+            if any(part.key_id in dead for part in event.parts)
+        )
+    refs = [event.envelope.stream_ref for event in sealed]
+    versions = lock.versions(set(refs))
+    check_versions(expectations(candidates, refs), versions)
+    beginning = new_streams(sealed, versions)
+    if beginning and lock.abandoned(beginning):
+        raise OvertakenError
+    recorded, head = place_events(sealed, lock.head, versions, deps.clock())
+    lock.write(recorded, head)
+    return recorded
+
+
+def answer_repeat(
+    deps: Dependencies,
+    ledger_id: UUID,
+    events: Sequence[NewEvent],
+    ids: Sequence[UUID],
+    known: Mapping[UUID, RecordedEvent],
+) -> AppendResult:
+    """Answer an append of which some ids are recorded: with the first result, if it is the same append (I4).
+
+    Raises ``PartlyRecordedError`` or ``IdConflictError``.
+    """
+    if len(known) < len(events):
+        raise PartlyRecordedError(
+            "some events of the batch are recorded and others are not; send the others without them",
+            [
+                Fault(f"{event.pointer}/id", "is recorded", index)
+                for index, (event, event_id) in enumerate(zip(events, ids, strict=True))
+                if event_id in known
+            ],
+        )
+    rows = [known[event_id] for event_id in ids]
+    conflicts = conflicting(deps, ledger_id, events, rows)
+    if conflicts:
+        raise IdConflictError(
+            "an event id is recorded with other content; nothing was recorded",
+            [Fault(f"{events[index].pointer}/id", "is recorded with other content", index) for index in conflicts],
+        )
+    return AppendResult(tuple(appended(row) for row in rows), duplicate=True)
+
+
+def conflicting(
+    deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], rows: Sequence[RecordedEvent]
+) -> list[int]:
+    """Which of these events (by index) are recorded, as these rows, with other content."""
+    stored = open_events(deps, ledger_id, rows)
+    # Names are only asked for where they cannot be read in the events themselves.
+    hidden = [event for event, opened in zip(events, stored, strict=True) if opened.redactions]
+    streams = {event.stream for event in hidden if event.stream is not None}
+    subjects = {part.subject for event in hidden for _, part in event.personal if part.subject is not None}
+    refs = KnownRefs(
+        {name: entry.ref for name, entry in deps.vault.find_streams(ledger_id, streams).items()} if streams else {},
+        {name: entry.ref for name, entry in deps.vault.find_subjects(ledger_id, subjects).items()} if subjects else {},
+    )
+    pairs = enumerate(zip(events, stored, strict=True))
+    return [index for index, (event, opened) in pairs if not is_repeat(event, opened, refs)]

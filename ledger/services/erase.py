@@ -1,0 +1,241 @@
+"""Erase a subject: five steps, each of which can be repeated after a crash (design §4, I12).
+
+1. Vault: the subject is ``erasing``, the final list of its keys is written down; nothing is minted for it any more.
+2. Ledger, under the head lock: ``SubjectErased`` and ``shredded_keys``. From here every reader says ``erased`` and
+   every append is refused.
+3. Vault: fences in, key rows out, the subject ``erased``.
+4. Journal line, fsynced.
+5. The caller is told.
+
+A crash between any two leaves an open erasure, which ``resume_erasures`` (at the next start) or the next request for
+the same subject completes. No lock is held across two databases.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from ledger.domain.encoding import leaf_of
+from ledger.domain.events import Envelope, JsonObject, RecordedEvent, Role
+from ledger.domain.ids import format_ref
+from ledger.domain.merkle import root_of
+from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
+from ledger.domain.query import NameOrRef
+from ledger.domain.sequence import place_events
+from ledger.domain.times import format_time
+from ledger.errors import BusyError, NotFoundError
+from ledger.ports import ErasureEntry
+from ledger.services.dependencies import Dependencies
+from ledger.services.recording import PlainPart, seal_event
+
+RECEIPT_DOMAIN: Final = b"audit-ledger v1 receipt\n"
+"""Stands before the payload in what a receipt's signature signs, so that no other statement can pass for a receipt."""
+
+SALT_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOrder:
+    """What somebody asks to erase. ``purposes`` None: all that is known of the subject but what it did as an actor."""
+
+    subject: NameOrRef
+    purposes: Collection[str] | None
+    ground: str | None
+    reference: str | None
+    block_unknown: bool
+    requested_by: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """An erasure with what the ledger knows of it. ``events``: how many had a part under one of the dead keys."""
+
+    entry: ErasureEntry
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The signed evidence of one erasure. ``signature`` (64 bytes, Ed25519) is over ``RECEIPT_DOMAIN`` and the payload
+    as canonical JSON (RFC 8785)."""
+
+    payload: JsonObject
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOutcome:
+    """The answer to an order. ``name_salt`` opens the receipt's name commitment; it is handed out this once and stored
+    nowhere. ``repeated``: the erasure had been done before."""
+
+    erasure: Erasure
+    receipt: Receipt
+    name_salt: bytes | None
+    repeated: bool
+
+
+def erase_subject(deps: Dependencies, ledger_id: UUID, order: ErasureOrder) -> ErasureOutcome:
+    """Carry an erasure out, or give back the one that has already done what is asked.
+
+    Raises the vault's "unknown subject" and "unknown purpose", or an error of a dependency; then it may be repeated.
+    """
+    salt = deps.entropy(SALT_BYTES)
+    name = order.subject.name
+    who = name if name is not None else order.subject.ref or b""
+    for _ in range(3):
+        erasure_id = deps.new_id()
+        entry = deps.vault.begin_erasure(
+            ledger_id,
+            who,
+            erasure_id=erasure_id,
+            purposes=order.purposes,
+            ground=order.ground,
+            reference=order.reference,
+            name_commitment=sha256(salt + name.encode()).digest() if name is not None else None,
+            requested_at=deps.clock(),
+            requested_by=order.requested_by,
+            block_unknown=order.block_unknown,
+        )
+        ours = entry.erasure_id == erasure_id
+        if not entry.done:
+            entry = complete_erasure(deps, entry)
+            if not ours:
+                # That was another's, cut short; what this order asks may be more than what that one shredded.
+                continue
+        receipt = receipt_of(deps, entry)
+        name_salt = salt if ours and name is not None else None
+        return ErasureOutcome(_with_usage(deps, entry), receipt, name_salt, repeated=not ours)
+    raise BusyError("another erasure of the same subject is under way; try again in a moment")
+
+
+def complete_erasure(deps: Dependencies, entry: ErasureEntry) -> ErasureEntry:
+    """Do what remains of an erasure that has begun: steps 2 to 4."""
+    event = _record_shredding(deps, entry)
+    return deps.vault.finish_erasure(entry.ledger_id, entry.erasure_id, event.recorded_at)
+
+
+def resume_erasures(deps: Dependencies) -> Mapping[UUID, Exception | None]:
+    """Complete what a crash has left open. Gives each open erasure with the error that stopped it again, or None."""
+    outcomes: dict[UUID, Exception | None] = {}
+    for entry in deps.vault.open_erasures():
+        try:
+            complete_erasure(deps, entry)
+            outcomes[entry.erasure_id] = None
+        except Exception as error:  # noqa: BLE001 - one that cannot be completed must not keep the others open
+            outcomes[entry.erasure_id] = error
+    return outcomes
+
+
+def get_erasure(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Erasure:
+    """One erasure. Raises ``NotFoundError``."""
+    return _with_usage(deps, _entry(deps, ledger_id, erasure_id))
+
+
+def list_erasures(
+    deps: Dependencies, ledger_id: UUID, *, reference: str | None, done: bool | None, after: UUID | None, limit: int
+) -> Sequence[Erasure]:
+    """Erasures, oldest first."""
+    entries = deps.vault.erasures(ledger_id, reference=reference, done=done, after=after, limit=limit)
+    return [_with_usage(deps, entry) for entry in entries]
+
+
+def get_receipt(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Receipt:
+    """The receipt of an erasure that is done: always the same bytes. Raises ``NotFoundError``."""
+    entry = _entry(deps, ledger_id, erasure_id)
+    if not entry.done:
+        raise NotFoundError("the erasure is not done yet, so it has no receipt")
+    return receipt_of(deps, entry)
+
+
+def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
+    """Build and sign the receipt of a done erasure. Everything in it is fixed once step 2 is committed."""
+    event = deps.store.find_events(entry.ledger_id, [entry.erasure_id])[entry.erasure_id]
+    root = deps.store.erasure_root(entry.ledger_id, entry.erasure_id)
+    commitment = entry.name_commitment
+    payload: JsonObject = {
+        "id": str(entry.erasure_id),
+        "ledger_id": str(entry.ledger_id),
+        "subject_ref": format_ref("sub", entry.subject_ref),
+        "name_commitment": _base64(commitment) if commitment is not None else None,
+        "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
+        "events": _with_usage(deps, entry).events,
+        "requested_at": format_time(entry.requested_at),
+        "erased_at": format_time(event.recorded_at),
+        "position": event.position,
+        "leaf": _base64(leaf_of(event)),
+        "root": _base64(root),
+    }
+    return Receipt(payload, deps.vault.sign(entry.ledger_id, RECEIPT_DOMAIN + canonical_json(payload)))
+
+
+def canonical_json(payload: JsonObject) -> bytes:
+    """RFC 8785, for payloads of strings, integers, nulls and lists of them under ASCII names."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
+    """Step 2. Doing it again finds the event that the first time has recorded."""
+    known = deps.store.find_events(entry.ledger_id, [entry.erasure_id])
+    if known:
+        return known[entry.erasure_id]
+    envelope = Envelope(
+        ledger_id=entry.ledger_id,
+        event_id=entry.erasure_id,
+        stream_ref=entry.erasure_id.bytes,
+        category=LEDGER_CATEGORY,
+        event_type=SUBJECT_ERASED,
+        schema_version=1,
+        occurred_at=None,
+        correlation_id=None,
+        causation_id=None,
+    )
+    own = deps.vault.reserve(entry.ledger_id, {}, (), mint=False).ledger_key
+    parts = [
+        PlainPart(
+            Role.NONPERSONAL,
+            own.key_id,
+            own,
+            stream=f"{LEDGER_CATEGORY}-{entry.erasure_id}",
+            data={
+                "erasure_id": str(entry.erasure_id),
+                "subject_ref": format_ref("sub", entry.subject_ref),
+                "purposes": sorted({purpose for _, purpose in entry.key_ids}),
+                "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
+                "ground": entry.ground,
+                "reference": entry.reference,
+                "requested_at": format_time(entry.requested_at),
+            },
+        ),
+        *(PlainPart(Role.SHREDDED, key_id, None) for key_id, _ in entry.key_ids),
+    ]
+    sealed = seal_event(envelope, parts, entry.requested_by)
+    with deps.store.locked_head(entry.ledger_id) as lock:
+        if not lock.find_ids([entry.erasure_id]):
+            recorded, head = place_events([sealed], lock.head, {}, deps.clock())
+            lock.write(recorded, head)
+            lock.shred(
+                [key_id for key_id, _ in entry.key_ids], recorded[0].position, entry.erasure_id, root_of(head.frontier)
+            )
+    return deps.store.find_events(entry.ledger_id, [entry.erasure_id])[entry.erasure_id]
+
+
+def _with_usage(deps: Dependencies, entry: ErasureEntry) -> Erasure:
+    usage = deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
+    return Erasure(entry, usage.events)
+
+
+def _entry(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:
+    entry = deps.vault.erasure(ledger_id, erasure_id)
+    if entry is None:
+        raise NotFoundError("there is no erasure of this id in this ledger")
+    return entry
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()

@@ -1,0 +1,93 @@
+"""From refs back to names, for writers who append by ref.
+
+No table has a name in clear; the names stand in the sealed parts of the events themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from ledger.domain.events import NewEvent, NewPart, OpenedEvent, OpenedPart
+from ledger.domain.query import EventFilter
+from ledger.errors import Fault, NotFoundError, SubjectErasedError
+from ledger.services.dependencies import Dependencies
+from ledger.services.opening import open_events
+
+
+def with_names(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent]) -> list[NewEvent]:
+    """Put names in place of the refs that these events give.
+
+    Raises ``NotFoundError`` for a ref that nothing is recorded under and ``SubjectErasedError`` for one whose names
+    are gone.
+    """
+    names = _Names(deps, ledger_id)
+    return [names.of_event(event, index) for index, event in enumerate(events)]
+
+
+class _Names:
+    def __init__(self, deps: Dependencies, ledger_id: UUID) -> None:
+        self._deps = deps
+        self._ledger_id = ledger_id
+        self._subjects: dict[bytes, str] = {}
+        self._streams: dict[bytes, str] = {}
+
+    def of_event(self, event: NewEvent, index: int) -> NewEvent:
+        if event.stream_ref is not None:
+            event = replace(event, stream=self._stream(event.stream_ref, event, index), stream_ref=None)
+        if all(part.subject_ref is None for _, part in event.personal):
+            return event
+        return replace(
+            event,
+            subject=self._part(event.subject, event, "/subject_ref", index),
+            actor=self._part(event.actor, event, "/actor", index),
+            further=tuple(
+                part
+                for number, old in enumerate(event.further)
+                if (part := self._part(old, event, f"/parts/{number}/subject_ref", index)) is not None
+            ),
+        )
+
+    def _part(self, part: NewPart | None, event: NewEvent, where: str, index: int) -> NewPart | None:
+        if part is None or part.subject_ref is None:
+            return part
+        ref = part.subject_ref
+        if ref not in self._subjects:
+            self._subjects[ref] = self._subject_name(ref, Fault(event.pointer + where, "names no subject here", index))
+        return replace(part, subject=self._subjects[ref], subject_ref=None)
+
+    def _stream(self, ref: bytes, event: NewEvent, index: int) -> str:
+        if ref not in self._streams:
+            first = self._first_event(EventFilter(0, 2**62, stream_ref=ref))
+            fault = Fault(f"{event.pointer}/stream_ref", "names no stream here", index)
+            self._streams[ref] = _known(first, first.stream if first else None, fault)
+        return self._streams[ref]
+
+    def _subject_name(self, ref: bytes, fault: Fault) -> str:
+        subject = self._deps.vault.subject(self._ledger_id, ref)
+        if subject is None:
+            raise NotFoundError("a ref is not known in this ledger", [fault])
+        usage = self._deps.store.key_usage(self._ledger_id, [key_id for key_id, _ in subject.key_ids])
+        first = self._first_event(EventFilter(usage.first, usage.first)) if usage.first is not None else None
+        names = (part.subject for part in _people(first) if part.subject_ref == ref) if first else iter(())
+        return _known(first, next(names, None), fault)
+
+    def _first_event(self, which: EventFilter) -> OpenedEvent | None:
+        events = self._deps.store.select_events(self._ledger_id, which, None, 1)
+        return next(iter(open_events(self._deps, self._ledger_id, events)), None)
+
+
+def _known(first: OpenedEvent | None, name: str | None, fault: Fault) -> str:
+    if first is None:
+        raise NotFoundError("a ref is not known in this ledger", [fault])
+    if name is None:
+        raise SubjectErasedError(
+            "the name behind a ref cannot be read any more; nothing can be appended under it",
+            [Fault(fault.pointer, "its subject was erased or restricted", fault.index)],
+        )
+    return name
+
+
+def _people(event: OpenedEvent) -> Iterable[OpenedPart]:
+    return (part for part in (event.subject, event.actor, *event.further) if part is not None)

@@ -1,0 +1,184 @@
+"""Prepare an append before the head is locked: refs and keys from the vault, then the sealing (the CPU work)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from ledger.domain.events import Envelope, NewEvent, Role, SealedEvent
+from ledger.domain.intake import EVENT_BYTES
+from ledger.domain.sequence import Expectation, check_versions
+from ledger.errors import BusyError, Fault, SubjectErasedError, TooLargeError
+from ledger.ports import DataKey, Reservation
+from ledger.services.dependencies import Dependencies
+from ledger.services.recording import PlainPart, seal_event
+
+
+class OvertakenError(Exception):
+    """Somebody else changed, before the head was locked, what this append was prepared for. Prepare it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A new event that has its id and its names: ready to be prepared. ``index``: its place in the batch."""
+
+    index: int
+    event: NewEvent
+    event_id: UUID
+    stream: str
+    category: str
+
+    def fault(self, where: str, message: str) -> Fault:
+        """A fault at a place inside this event."""
+        return Fault(self.event.pointer + where, message, self.index)
+
+
+def prepare(
+    deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate], recorded_by: UUID
+) -> list[SealedEvent]:
+    """Reserve what the batch needs and seal its events.
+
+    Raises ``OvertakenError``, ``VersionConflictError``, ``SubjectErasedError``, ``BusyError``, ``TooLargeError``.
+    """
+    reservation = _reserve(deps, ledger_id, candidates)
+    return [_seal(ledger_id, candidate, reservation, recorded_by) for candidate in candidates]
+
+
+def expectations(candidates: Iterable[Candidate], refs: Iterable[bytes]) -> list[Expectation]:
+    """What these events, on the streams of these refs, expect."""
+    return [
+        Expectation(ref, candidate.event.expected_version, candidate.event.pointer)
+        for candidate, ref in zip(candidates, refs, strict=True)
+    ]
+
+
+def erased(faults: Iterable[Fault]) -> SubjectErasedError:
+    """The refusal of an append for somebody who was erased."""
+    return SubjectErasedError("a subject of the append was erased; nothing was recorded", tuple(faults))
+
+
+def _reserve(deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate]) -> Reservation:
+    """Refs and keys for the batch. Nothing is minted for an append that is bound to fail on its expected versions."""
+    owners: dict[str, str | None] = {}
+    keys: set[tuple[str, str]] = set()
+    for candidate in candidates:
+        subject = candidate.event.subject
+        owners.setdefault(candidate.stream, subject.subject if subject is not None else None)
+        keys.update((part.subject, part.purpose) for _, part in candidate.event.personal if part.subject is not None)
+    reservation = deps.vault.reserve(ledger_id, owners, keys, mint=False)
+    if not reservation.complete:
+        _check_versions_early(deps, ledger_id, candidates, reservation)
+        reservation = deps.vault.reserve(ledger_id, owners, keys, mint=True)
+    _give_up_strays(deps, ledger_id, owners, reservation)
+    return reservation
+
+
+def _check_versions_early(
+    deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate], reservation: Reservation
+) -> None:
+    refs = {name: entry.ref for name, entry in reservation.streams.items()}
+    versions = deps.store.versions(ledger_id, refs.values()) if refs else {}
+    # A stream that the index does not know has no event; its name stands in for the ref that it has not got yet.
+    check_versions(expectations(candidates, (refs.get(c.stream, c.stream.encode()) for c in candidates)), versions)
+
+
+def _give_up_strays(
+    deps: Dependencies, ledger_id: UUID, owners: Mapping[str, str | None], reservation: Reservation
+) -> None:
+    """Abandon refs that were reserved for another owner by an append that never came to be.
+
+    The owner of a stream is the subject of its *first event*, but a ref gets its owner when it is reserved. If that
+    append failed or died, the next writer's subject owns the stream, so it needs another ref. Under the head lock it is
+    certain that the old ref has no event, and the mark left there stops the other writer if it is still on its way.
+    See docs/adr/0002-abandoned-stream-refs.md.
+    """
+    refs_of_owners = {name: reservation.subjects.get(owner) for name, owner in owners.items() if owner is not None}
+    strays = {
+        name: entry.ref for name, entry in reservation.streams.items() if entry.owner_ref != refs_of_owners.get(name)
+    }
+    if not strays:
+        return
+    begun = deps.store.versions(ledger_id, strays.values())
+    never_begun = {name: ref for name, ref in strays.items() if ref not in begun}
+    for name, ref in never_begun.items():
+        with deps.store.locked_head(ledger_id) as lock:
+            if not lock.versions([ref]) and not lock.abandoned([ref]):
+                lock.abandon(ref)
+        deps.vault.replace_stream(ledger_id, name, ref)
+    if never_begun:
+        raise OvertakenError
+
+
+def _seal(ledger_id: UUID, candidate: Candidate, reservation: Reservation, recorded_by: UUID) -> SealedEvent:
+    entry = reservation.streams.get(candidate.stream)
+    if entry is None:
+        raise erased([candidate.fault("/subject", "the subject was erased")])
+    parts = _parts(candidate, reservation)
+    name_key = _name_key(candidate, entry.owner_ref, reservation)
+    carrier = next((number for number, part in enumerate(parts) if part.key_id == name_key.key_id), None)
+    if carrier is None:
+        parts.append(PlainPart(Role.STREAM_NAME, name_key.key_id, name_key, stream=candidate.stream))
+    else:
+        parts[carrier] = replace(parts[carrier], stream=candidate.stream)
+    sealed = seal_event(_envelope(ledger_id, candidate, entry.ref), parts, recorded_by)
+    if sum(len(part.sealed) for part in sealed.parts) > EVENT_BYTES:
+        raise TooLargeError("an event is above 1 MiB; nothing was recorded", [candidate.fault("", "is above 1 MiB")])
+    return sealed
+
+
+def _name_key(candidate: Candidate, owner_ref: bytes | None, reservation: Reservation) -> DataKey:
+    """The key of the stream's name: its owner's, or the ledger's own."""
+    if owner_ref is None:
+        return reservation.ledger_key
+    # Not even `if_erased: omit` gets past this: the name of the stream is the erased person's data.
+    return _key(reservation, owner_ref, "", candidate.fault("/stream", "the owner of the stream was erased"))
+
+
+def _parts(candidate: Candidate, reservation: Reservation) -> list[PlainPart]:
+    """The parts of an event in part order, without the stream's name."""
+    event = candidate.event
+    parts = []
+    for number, (role, part) in enumerate(event.personal):
+        name = part.subject or ""
+        fault = candidate.fault(_where(role, number - len(event.personal) + len(event.further)), "was erased")
+        ref = reservation.subjects.get(name)
+        if ref is None:
+            raise erased([fault])
+        if event.omit_erased and reservation.refused.get((ref, part.purpose)) == "erased":
+            continue
+        key = _key(reservation, ref, part.purpose, fault)
+        parts.append(PlainPart(role, key.key_id, key, subject=name, data=part.data))
+    if event.nonpersonal is not None:
+        own = reservation.ledger_key
+        parts.append(PlainPart(Role.NONPERSONAL, own.key_id, own, data=event.nonpersonal))
+    return parts
+
+
+def _key(reservation: Reservation, ref: bytes, purpose: str, fault: Fault) -> DataKey:
+    key = reservation.keys.get((ref, purpose))
+    if key is not None:
+        return key
+    if reservation.refused.get((ref, purpose)) == "erasing":
+        raise BusyError("an erasure of the subject is under way; try again in a moment", [fault])
+    raise erased([fault])
+
+
+def _envelope(ledger_id: UUID, candidate: Candidate, stream_ref: bytes) -> Envelope:
+    event = candidate.event
+    return Envelope(
+        ledger_id=ledger_id,
+        event_id=candidate.event_id,
+        stream_ref=stream_ref,
+        category=candidate.category,
+        event_type=event.event_type,
+        schema_version=event.schema_version,
+        occurred_at=event.occurred_at,
+        correlation_id=event.correlation_id,
+        causation_id=event.causation_id,
+    )
+
+
+def _where(role: Role, further: int) -> str:
+    """Where in the request a part of a person stands; ``further`` counts the further parts."""
+    return {Role.SUBJECT: "/subject", Role.ACTOR: "/actor"}.get(role, f"/parts/{further}/subject")

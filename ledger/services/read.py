@@ -1,0 +1,209 @@
+"""Read events: queries, pages, exports, single events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+from ledger.domain.events import PERSONAL_ROLES, OpenedEvent, RecordedEvent, Role
+from ledger.domain.ids import parse_uuid
+from ledger.domain.names import LEDGER_CATEGORY, split_stream
+from ledger.domain.query import (
+    EventFilter,
+    EventQuery,
+    KeyCondition,
+    Moment,
+    NameOrRef,
+    PinnedQuery,
+    Place,
+    decode_cursor,
+    encode_cursor,
+    narrow,
+    same_question,
+)
+from ledger.errors import Fault, InvalidError, NotFoundError
+from ledger.services.dependencies import Dependencies
+from ledger.services.moments import last_position_at, resolve_as_of
+from ledger.services.opening import open_events
+
+EXPORT_PAGE: Final = 500
+"""Events of an export that are in memory at a time; keys are looked at anew for each such page (I7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a query. ``next`` is the cursor of the next one; None at the end."""
+
+    as_of: Moment
+    events: Sequence[OpenedEvent]
+    next: str | None
+
+
+def query_events(
+    deps: Dependencies, ledger_id: UUID, query: EventQuery | None, *, cursor: str | None, limit: int
+) -> Page:
+    """One page of the events that match.
+
+    With a cursor the query is what the cursor pins; a ``query`` beside it must be the same question.
+    Raises ``InvalidError``.
+    """
+    place: Place | None = None
+    if cursor is None:
+        pinned = pin_query(deps, ledger_id, query or EventQuery())
+    else:
+        pinned, place = decode_cursor(cursor)
+        if query is not None and not _is_same(deps, ledger_id, query, pinned):
+            fault = Fault("/cursor", "belongs to another query; send it with the query that it came from, or alone")
+            raise InvalidError("the cursor belongs to another query", [fault])
+    moment = _moment(deps, ledger_id, pinned)
+    which = find_filter(deps, ledger_id, pinned)
+    rows = deps.store.select_events(ledger_id, which, place, limit + 1) if which is not None else []
+    events = open_events(deps, ledger_id, rows[:limit])
+    more = len(rows) > limit
+    return Page(moment, events, encode_cursor(pinned, place_of(rows[limit - 1], which)) if more and which else None)
+
+
+def export_events(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> Iterator[Sequence[OpenedEvent]]:
+    """All events that match, as of one moment, in pages. Memory stays constant, and every page looks at the keys anew:
+    an erasure that is acknowledged meanwhile holds for all pages that begin after it (I7)."""
+    pinned = pin_query(deps, ledger_id, query)
+    which = find_filter(deps, ledger_id, pinned)
+    return _pages(deps, ledger_id, which) if which is not None else iter(())
+
+
+def _pages(deps: Dependencies, ledger_id: UUID, which: EventFilter) -> Iterator[Sequence[OpenedEvent]]:
+    place: Place | None = None
+    while True:
+        rows = deps.store.select_events(ledger_id, which, place, EXPORT_PAGE)
+        if rows:
+            yield open_events(deps, ledger_id, rows)
+        if len(rows) < EXPORT_PAGE:
+            return
+        place = place_of(rows[-1], which)
+
+
+def get_event(deps: Dependencies, ledger_id: UUID, event_id: UUID) -> OpenedEvent:
+    """One event by its id. Raises ``NotFoundError``."""
+    row = deps.store.find_events(ledger_id, [event_id]).get(event_id)
+    if row is None:
+        raise NotFoundError("there is no event of this id in this ledger")
+    return open_events(deps, ledger_id, [row])[0]
+
+
+def find_stream(deps: Dependencies, ledger_id: UUID, stream: NameOrRef) -> tuple[bytes, int]:
+    """The ref and version of a stream. Raises ``NotFoundError`` when it has no event."""
+    ref = stream_ref_of(deps, ledger_id, stream)
+    version = deps.store.versions(ledger_id, [ref]).get(ref, 0) if ref is not None else 0
+    if ref is None or version == 0:
+        raise NotFoundError("there is no such stream in this ledger")
+    return ref, version
+
+
+def place_of(event: RecordedEvent, which: EventFilter) -> Place:
+    """The place of an event in the order of a filter."""
+    if which.order_by == "recorded":
+        return Place(event.position)
+    occurred_at = event.envelope.occurred_at
+    return Place(event.position, event.recorded_at if occurred_at is None else occurred_at)
+
+
+def pin_query(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> PinnedQuery:
+    """Turn names into refs and ``as_of`` into a position."""
+    moment = resolve_as_of(deps, ledger_id, query.as_of)
+    pinned = _pin_names(deps, ledger_id, query)
+    return replace(pinned, as_of=moment.position)
+
+
+def _pin_names(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> PinnedQuery:
+    stream_ref = stream_ref_of(deps, ledger_id, query.stream) if query.stream is not None else None
+    asked = {field: getattr(query, field) for field in ("subject", "actor", "involving")}
+    names = {who.name for who in asked.values() if who is not None and who.name is not None}
+    found = deps.vault.find_subjects(ledger_id, names) if names else {}
+    refs = {
+        field: who.ref if who.ref is not None else (found[who.name].ref if who.name in found else None)
+        for field, who in asked.items()
+        if who is not None
+    }
+    return PinnedQuery(
+        as_of=-1,
+        order_by=query.order_by,
+        order=query.order,
+        nothing=None in refs.values() or (query.stream is not None and stream_ref is None),
+        stream_ref=stream_ref,
+        after_version=query.after_version,
+        category=query.category,
+        types=query.types,
+        subject_ref=refs.get("subject"),
+        actor_ref=refs.get("actor"),
+        involving_ref=refs.get("involving"),
+        correlation_id=query.correlation_id,
+        recorded_by=query.recorded_by,
+        recorded_from=query.recorded_from,
+        recorded_to=query.recorded_to,
+        occurred_from=query.occurred_from,
+        occurred_to=query.occurred_to,
+        after_position=query.after_position,
+    )
+
+
+def stream_ref_of(deps: Dependencies, ledger_id: UUID, stream: NameOrRef) -> bytes | None:
+    """The ref of a stream; None when its name is not known."""
+    if stream.name is None:
+        return stream.ref
+    split = split_stream(stream.name)
+    if split is not None and split[0] == LEDGER_CATEGORY:
+        # The ledger's own streams are not in the name index: their names spell their refs.
+        own = parse_uuid(split[1])
+        return own.bytes if own is not None else None
+    entry = deps.vault.find_streams(ledger_id, [stream.name]).get(stream.name)
+    return entry.ref if entry is not None else None
+
+
+def find_filter(deps: Dependencies, ledger_id: UUID, pinned: PinnedQuery) -> EventFilter | None:
+    """What the store has to select for a pinned query; None when nothing can match."""
+    if pinned.nothing:
+        return None
+    keys = []
+    for ref, roles in (
+        (pinned.subject_ref, (Role.SUBJECT,)),
+        (pinned.actor_ref, (Role.ACTOR,)),
+        (pinned.involving_ref, PERSONAL_ROLES),
+    ):
+        if ref is None:
+            continue
+        subject = deps.vault.subject(ledger_id, ref)
+        if subject is None or not subject.key_ids:
+            return None
+        keys.append(KeyCondition(roles, tuple(key_id for key_id, _ in subject.key_ids)))
+    first, last = _recorded_range(deps, ledger_id, pinned)
+    which = narrow(pinned, first, last, tuple(keys))
+    return which if which.first_position <= which.last_position else None
+
+
+def _recorded_range(deps: Dependencies, ledger_id: UUID, pinned: PinnedQuery) -> tuple[int, int]:
+    """The positions of a half-open recorded range. Recorded-at never decreases with position, so no index is needed."""
+    first, last = 0, pinned.as_of
+    if pinned.recorded_from is None and pinned.recorded_to is None:
+        return first, last
+    head = deps.store.head(ledger_id)
+    if pinned.recorded_from is not None:
+        first = last_position_at(deps, ledger_id, pinned.recorded_from - 1, head.size, head.last_recorded_at) + 1
+    if pinned.recorded_to is not None:
+        last = last_position_at(deps, ledger_id, pinned.recorded_to - 1, head.size, head.last_recorded_at)
+    return first, last
+
+
+def _moment(deps: Dependencies, ledger_id: UUID, pinned: PinnedQuery) -> Moment:
+    position = pinned.as_of
+    size = deps.store.head(ledger_id).size
+    if position >= size:
+        raise InvalidError("the cursor is not valid", [Fault("/cursor", "is not of this ledger")])
+    return Moment(position, deps.store.recorded_at(ledger_id, position) if position >= 0 else None)
+
+
+def _is_same(deps: Dependencies, ledger_id: UUID, query: EventQuery, pinned: PinnedQuery) -> bool:
+    if not same_question(_pin_names(deps, ledger_id, query), pinned):
+        return False
+    return query.as_of is None or resolve_as_of(deps, ledger_id, query.as_of).position == pinned.as_of

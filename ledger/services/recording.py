@@ -1,0 +1,47 @@
+"""Seal events and write them under the head lock: the last steps of every append, the service's own events too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from ledger.domain.encoding import encode_aad, encode_plaintext
+from ledger.domain.events import Appended, Envelope, JsonObject, RecordedEvent, Role, SealedEvent, SealedPart
+from ledger.ports import DataKey
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPart:
+    """A part before it is sealed. ``key`` None only for ``Role.SHREDDED``, which has nothing to seal."""
+
+    role: Role
+    key_id: bytes
+    key: DataKey | None
+    subject: str | None = None
+    stream: str | None = None
+    data: JsonObject | None = None
+
+
+def seal_event(envelope: Envelope, parts: Sequence[PlainPart], recorded_by: UUID) -> SealedEvent:
+    """Seal the parts of one event, each under its own key, with all roles and key ids of the event as AAD."""
+    roles = [(part.role, part.key_id) for part in parts]
+    sealed = []
+    for number, part in enumerate(parts):
+        body = b""
+        if part.key is not None:
+            plaintext = encode_plaintext(subject=part.subject, stream=part.stream, data=part.data)
+            body = part.key.seal(plaintext, encode_aad(envelope, roles, number))
+        sealed.append(SealedPart(part.role, part.key_id, body))
+    return SealedEvent(envelope, tuple(sealed), recorded_by)
+
+
+def appended(event: RecordedEvent) -> Appended:
+    """What the writer of an event is told."""
+    return Appended(
+        event_id=event.envelope.event_id,
+        position=event.position,
+        stream_ref=event.envelope.stream_ref,
+        stream_version=event.stream_version,
+        recorded_at=event.recorded_at,
+    )

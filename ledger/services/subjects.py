@@ -1,0 +1,50 @@
+"""What the ledger holds of a subject, without opening any of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from ledger.domain.query import NameOrRef
+from ledger.errors import NotFoundError
+from ledger.ports import SubjectEntry, SubjectState
+from ledger.services.dependencies import Dependencies
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSummary:
+    """A subject: ``events`` are those with a part of it, in any role. Times in microseconds."""
+
+    subject_ref: bytes
+    names: int
+    state: SubjectState
+    events: int
+    first_recorded_at: int | None
+    last_recorded_at: int | None
+    erased_at: int | None
+    final_at: int | None
+
+
+def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectSummary:
+    """Look a subject up by name or ref. Raises ``NotFoundError``."""
+    entry = _find(deps, ledger_id, who)
+    if entry is None:
+        raise NotFoundError("there is no such subject in this ledger")
+    usage = deps.store.key_usage(ledger_id, [key_id for key_id, _ in entry.key_ids])
+    return SubjectSummary(
+        subject_ref=entry.ref,
+        names=entry.names,
+        state=entry.state,
+        events=usage.events,
+        first_recorded_at=deps.store.recorded_at(ledger_id, usage.first) if usage.first is not None else None,
+        last_recorded_at=deps.store.recorded_at(ledger_id, usage.last) if usage.last is not None else None,
+        erased_at=entry.changed_at if entry.state == "erased" else None,
+        # No epoch has been destroyed yet, so there is no erasure that holds in old backups too.
+        final_at=None,
+    )
+
+
+def _find(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectEntry | None:
+    if who.ref is not None:
+        return deps.vault.subject(ledger_id, who.ref)
+    return deps.vault.find_subjects(ledger_id, [who.name or ""]).get(who.name or "")

@@ -1,0 +1,164 @@
+"""Check a ledger against itself: every row against its leaf, all leaves against the head (I10).
+
+Proves that the rows are those that the head's tree was built from. It cannot show that the head itself was not built
+anew from other rows; that takes a checkpoint which somebody else has kept.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from ledger.domain.encoding import leaf_of
+from ledger.domain.events import Head, RecordedEvent, Role, event_key_rows
+from ledger.domain.merkle import HASH_BYTES, check_frontier, extend_frontier, hash_leaf, root_of
+from ledger.domain.query import EventFilter
+from ledger.errors import IntegrityError
+from ledger.ports import KeyRow, Shredding
+from ledger.services.dependencies import Dependencies
+
+CHUNK: Final = 2000
+
+Progress = Callable[[int, int], None]
+"""Called with (events checked, events in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. ``last``: of a range of positions, where it cannot be told more exactly."""
+
+    position: int
+    last: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked and what was found. ``root``: recomputed from the rows; ``head_root``: what the head says."""
+
+    size: int
+    root: bytes
+    head_root: bytes
+    findings: tuple[Finding, ...]
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings and self.root == self.head_root
+
+
+def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> VerifyReport:
+    """Recompute every leaf and the root from the rows."""
+    head = deps.store.head(ledger_id, settled=True)
+    check = _Check(head, deps.store.shredded_keys(ledger_id))
+    for first in range(0, head.size, CHUNK):
+        last = min(first + CHUNK, head.size) - 1
+        events = deps.store.select_events(ledger_id, EventFilter(first, last), None, CHUNK)
+        check.rows(first, last, events, deps.store.event_keys(ledger_id, first, last))
+        progress(last + 1, head.size)
+    beyond = deps.store.select_events(ledger_id, EventFilter(head.size, 2**62), None, CHUNK)
+    grown = deps.store.head(ledger_id)
+    check.strangers(event.position for event in beyond if event.position >= grown.size)
+    return check.report()
+
+
+class _Check:
+    """Collects what is wrong, from the first position to the last."""
+
+    def __init__(self, head: Head, shredded: Mapping[bytes, Shredding]) -> None:
+        self._head = head
+        self._shredded = shredded
+        self._findings: list[Finding] = []
+        self._size = 0
+        self._frontier: tuple[bytes, ...] = ()
+        self._recorded_at = 0
+        self._versions: dict[bytes, int] = {}
+        self._dead: dict[bytes, int] = {}
+
+    def rows(self, first: int, last: int, events: Iterable[RecordedEvent], keys: Iterable[KeyRow]) -> None:
+        """Check the rows of the positions from ``first`` to ``last``."""
+        by_position = {event.position: event for event in events}
+        keys_of: dict[int, set[tuple[int, int, bytes]]] = {}
+        for position, part, role, key_id in keys:
+            keys_of.setdefault(position, set()).add((part, role, key_id))
+        hashes = []
+        for position in range(first, last + 1):
+            event = by_position.get(position)
+            if event is None:
+                self._find(position, "the row is missing")
+                hashes.append(bytes(HASH_BYTES))
+                continue
+            hashes.append(self._leaf_hash(event))
+            self._order(event)
+            self._keys(event, keys_of.get(position, set()))
+        self._size, self._frontier = extend_frontier(self._size, self._frontier, hashes)
+
+    def strangers(self, positions: Iterable[int]) -> None:
+        """Rows beyond the head."""
+        for position in positions:
+            self._find(position, "the row lies beyond the head")
+
+    def report(self) -> VerifyReport:
+        """The verdict after all rows."""
+        self._shredded_keys()
+        self._tree()
+        findings = tuple(sorted(self._findings, key=lambda finding: finding.position))
+        return VerifyReport(self._head.size, root_of(self._frontier), root_of(self._head.frontier), findings)
+
+    def _find(self, position: int, what: str, last: int | None = None) -> None:
+        self._findings.append(Finding(position, position if last is None else last, what))
+
+    def _leaf_hash(self, event: RecordedEvent) -> bytes:
+        try:
+            leaf_hash = hash_leaf(leaf_of(event))
+        except (ValueError, OverflowError, struct.error):
+            # Altered by hand to what no leaf can hold.
+            leaf_hash = bytes(HASH_BYTES)
+        if leaf_hash != event.leaf_hash:
+            self._find(event.position, "the row is not what its leaf says")
+        return leaf_hash
+
+    def _order(self, event: RecordedEvent) -> None:
+        expected = self._versions.get(event.envelope.stream_ref, 0) + 1
+        self._versions[event.envelope.stream_ref] = event.stream_version
+        if event.stream_version != expected:
+            self._find(event.position, f"the stream version is {event.stream_version}, not {expected}")
+        if event.recorded_at < self._recorded_at:
+            self._find(event.position, "recorded before the event in front of it")
+        self._recorded_at = max(self._recorded_at, event.recorded_at)
+
+    def _keys(self, event: RecordedEvent, rows: set[tuple[int, int, bytes]]) -> None:
+        if rows != set(event_key_rows(event)):
+            self._find(event.position, "its rows in event_keys are not its parts' keys")
+        for part in event.parts:
+            if part.role is Role.SHREDDED:
+                self._dead.setdefault(part.key_id, event.position)
+            elif part.key_id in self._dead:
+                self._find(event.position, f"uses a key that was shredded at position {self._dead[part.key_id]}")
+
+    def _shredded_keys(self) -> None:
+        for key_id, position in self._dead.items():
+            row = self._shredded.get(key_id)
+            if row is None or row.position != position:
+                self._find(position, "shreds a key of which shredded_keys says otherwise")
+        for key_id, row in self._shredded.items():
+            if row.position < self._head.size and key_id not in self._dead:
+                self._find(row.position, "shredded_keys has a key that no event shreds")
+
+    def _tree(self) -> None:
+        """Compare the perfect subtrees of the rows with those of the head, to say where a difference lies."""
+        try:
+            check_frontier(self._head.size, self._head.frontier)
+        except IntegrityError as error:
+            self._find(0, error.detail, max(self._head.size - 1, 0))
+            return
+        first = 0
+        for node, expected in zip(self._frontier, self._head.frontier, strict=True):
+            width = 1 << ((self._head.size - first).bit_length() - 1)
+            last = first + width - 1
+            if node != expected and not any(first <= finding.position <= last for finding in self._findings):
+                self._find(first, "a row here is not the one that the tree was built from", last)
+            first = last + 1
