@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -115,10 +115,13 @@ def scrub(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         with _translated(), engine.connect() as connection:
             # The pool's BEGIN would stand in the way: a checkpoint runs outside of transactions.
-            raw = connection.connection.dbapi_connection
-            assert raw is not None  # a fresh connection has one
-            for pragma in ("busy_timeout = 100", "wal_checkpoint(TRUNCATE)", f"busy_timeout = {_BUSY_MILLISECONDS}"):
-                raw.cursor().execute(f"PRAGMA {pragma}").close()
+            cursor = connection.connection.cursor()
+            cursor.execute("PRAGMA busy_timeout = 100")
+            try:
+                with suppress(sqlite3.OperationalError):  # others are using the log: the next checkpoint will do it
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
 
 
 class FairLock:
@@ -193,28 +196,27 @@ def _sqlite_engine(url: URL) -> Engine:
     def prepare(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver begins no transactions of its own; ``begin`` below does
         # Switching to WAL does not wait for other processes by itself.
-        _while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL").close())
+        _while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"))
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
-            connection.execute(f"PRAGMA {pragma}").close()
+            connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         how = "IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "DEFERRED"
-        raw = connection.connection.dbapi_connection
-        assert raw is not None  # a begun connection has one
-        _while_busy(lambda: raw.cursor().execute(f"BEGIN {how}").close())
+        _while_busy(lambda: connection.connection.cursor().execute(f"BEGIN {how}"))
 
     _write_locks[engine] = FairLock()
     return engine
 
 
-def _while_busy(work: Callable[[], None]) -> None:
+def _while_busy(work: Callable[[], object]) -> None:
     """Try again while another process holds the file, where SQLite's own busy timeout does not apply."""
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     pause = 0.001
     while True:
         try:
-            return work()
+            work()
+            return
         except sqlite3.OperationalError as error:
             busy = (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             if not busy or time.monotonic() > deadline:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NoReturn
 from uuid import UUID
@@ -150,12 +150,12 @@ def derive_event_id(name_key: bytes, label: str, number: int) -> UUID:
     return UUID(bytes=bytes(raw))
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class DataKey:
     """An opened DEK. Shows its key id and nothing else, cannot be pickled or copied, and is meant to be short-lived:
     Python cannot promise to wipe it from memory."""
 
-    _dek: bytes
+    _dek: bytes = field(repr=False)
     key_id: bytes
 
     @classmethod
@@ -171,10 +171,7 @@ class DataKey:
         """See :func:`open_part`."""
         return open_part(self._dek, sealed, aad)
 
-    def __repr__(self) -> str:
-        return f"<DataKey {self.key_id.hex()}>"
-
-    def __reduce__(self) -> NoReturn:
+    def __reduce__(self) -> NoReturn:  # type: ignore[explicit-override]  # typing.override: Python 3.12
         raise TypeError("a data key is never pickled or copied")
 
 

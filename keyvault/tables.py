@@ -36,17 +36,19 @@ class UuidBytes(TypeDecorator[UUID]):
     impl = LargeBinary(16)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # type: ignore[explicit-override]  # typing.override: Python 3.12
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
         return dialect.type_descriptor(LargeBinary(16))
 
-    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> UUID | bytes | None:
+    def process_bind_param(  # type: ignore[explicit-override]  # typing.override: Python 3.12
+        self, value: UUID | None, dialect: Dialect
+    ) -> UUID | bytes | None:
         if value is None or dialect.name == "postgresql":
             return value
         return value.bytes
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:  # type: ignore[explicit-override]  # typing.override: Python 3.12
         return value if value is None or isinstance(value, UUID) else UUID(bytes=bytes(value))
 
 

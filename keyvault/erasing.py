@@ -1,0 +1,233 @@
+"""The vault's steps of an erasure, and restricting. Each can be repeated; a crash between two leaves work, not damage.
+
+Step 1 is :func:`begin`, one transaction. Step 2 is the ledger's. Steps 3 and 4 are :func:`finish`: fences in, key rows
+out and the subject's state, one transaction (``shredded``); then the journal line; then ``done``. A crash before the
+line or before ``done`` leaves ``shredded``, and the next call writes the line (again: harmless).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from keyvault import database, erasure_store, name_store, store
+from keyvault.errors import NotInitialisedError, UnknownErasureError, UnknownPurposeError, UnknownSubjectError
+from keyvault.journal import Journal
+from keyvault.keyring import SERVICE, Keyring
+from keyvault.name_store import SubjectRow
+from keyvault.reserve import insert_new_subjects
+from keyvault.values import ACTOR_PURPOSE, ErasureEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRequest:
+    """What was asked for. ``purposes``: distinct and sorted; None = everything but what the person did as an actor."""
+
+    erasure_id: UUID
+    ledger_id: UUID
+    purposes: tuple[str, ...] | None
+    ground: str | None
+    reference: str | None
+    name_commitment: bytes | None
+    requested_at: int
+    requested_by: UUID
+
+
+def begin(
+    engine: Engine, keyring: Keyring, subject: str | bytes, request: ErasureRequest, *, block_unknown: bool
+) -> ErasureEntry:
+    """See ``KeyVault.begin_erasure``."""
+    with database.writing(engine) as connection:
+        ref = _resolve(connection, keyring, subject, request, block_unknown=block_unknown)
+        row = name_store.lock_subject(connection, request.ledger_id, ref)
+        if row is None:
+            raise UnknownSubjectError("the vault knows no subject of this ref")
+        return (
+            erasure_store.open_erasure_of(connection, request.ledger_id, ref)
+            or _already_done(connection, row, request)
+            or _begin_new(connection, row, request)
+        )
+
+
+def finish(
+    engine: Engine, keyring: Keyring, journal: Journal, ledger_id: UUID, erasure_id: UUID, erased_at: int, now: int
+) -> ErasureEntry:
+    """See ``KeyVault.finish_erasure``. ``now``: the time of the journal line."""
+    with database.writing(engine) as connection:
+        entry = _locked_erasure(connection, ledger_id, erasure_id)
+        if entry.state == "begun":
+            _shred(connection, entry, erased_at)
+    entry = _erasure(engine, ledger_id, erasure_id)
+    keyring.forget(key_id for key_id, _ in entry.key_ids)
+    if entry.done:
+        return entry
+    database.scrub(engine)
+    _write_journal_line(engine, keyring, journal, entry, now)
+    with database.writing(engine) as connection:
+        _locked_erasure(connection, ledger_id, erasure_id)
+        erasure_store.mark_done(connection, ledger_id, erasure_id)
+    return _erasure(engine, ledger_id, erasure_id)
+
+
+def change_restriction(
+    engine: Engine,
+    ledger_id: UUID,
+    ref: bytes,
+    old: Literal["active", "restricted"],
+    new: Literal["active", "restricted"],
+    now: int,
+) -> None:
+    """``old`` → ``new``, at once or, while a part of the subject is being erased, when that is done."""
+    with database.writing(engine) as connection:
+        row = name_store.lock_subject(connection, ledger_id, ref)
+        if row is None:
+            raise UnknownSubjectError("the vault knows no subject of this ref")
+        if row.state == old:
+            name_store.set_subject_state(connection, ledger_id, ref, new, now)
+        elif row.state == "erasing":
+            erasure_store.change_next_state(connection, ledger_id, ref, old, new)
+
+
+def _resolve(
+    connection: Connection,
+    keyring: Keyring,
+    subject: str | bytes,
+    request: ErasureRequest,
+    *,
+    block_unknown: bool,
+) -> bytes:
+    if isinstance(subject, bytes):
+        return subject
+    digest = keyring.open_ledger(store.secrets_of(connection, request.ledger_id)).subject_hash(subject)
+    refs = name_store.refs_by_name(connection, request.ledger_id, [digest])
+    if digest not in refs and not block_unknown:
+        raise UnknownSubjectError("the vault knows no subject of this name")
+    if digest not in refs:
+        refs = insert_new_subjects(connection, request.ledger_id, [digest], request.requested_at)
+    return refs[digest]
+
+
+def _already_done(connection: Connection, row: SubjectRow, request: ErasureRequest) -> ErasureEntry | None:
+    """The erasure that has shredded all that is asked for."""
+    if request.purposes is None:
+        if row.state != "erased":
+            return None
+        return erasure_store.erasure_of_everything(connection, request.ledger_id, row.ref)
+    living = {key.purpose for key in store.keys_of_subjects(connection, request.ledger_id, [row.ref])}
+    fences = store.fences_of_subjects(connection, request.ledger_id, [row.ref])
+    unknown = set(request.purposes) - living - {fence.purpose for fence in fences}
+    if unknown:
+        raise UnknownPurposeError(sorted(unknown))
+    if living & set(request.purposes):
+        return None
+    ids = {fence.erasure_id for fence in fences if fence.purpose in request.purposes}
+    entries = erasure_store.erasures_by_id(connection, request.ledger_id, ids)
+    return max(entries, key=lambda entry: (entry.requested_at, entry.erasure_id))
+
+
+def _begin_new(connection: Connection, row: SubjectRow, request: ErasureRequest) -> ErasureEntry:
+    keys = [
+        (key.key_id, key.purpose)
+        for key in store.keys_of_subjects(connection, request.ledger_id, [row.ref])
+        if (key.purpose != ACTOR_PURPOSE if request.purposes is None else key.purpose in request.purposes)
+    ]
+    # Only an erasure of everything changes the state for good, and then nothing is minted for this subject any more.
+    # (``erasing`` without an open erasure is damage by hand; then too nothing is minted.)
+    next_state = "erased" if request.purposes is None or row.state == "erasing" else row.state
+    entry = ErasureEntry(
+        erasure_id=request.erasure_id,
+        ledger_id=request.ledger_id,
+        subject_ref=row.ref,
+        key_ids=tuple(sorted(keys)),
+        purposes=request.purposes,
+        ground=request.ground,
+        reference=request.reference,
+        name_commitment=request.name_commitment,
+        next_state=next_state,
+        requested_at=request.requested_at,
+        requested_by=request.requested_by,
+        erased_at=None,
+        state="begun",
+    )
+    erasure_store.insert_erasure(connection, entry)
+    name_store.set_subject_state(connection, request.ledger_id, row.ref, "erasing", request.requested_at)
+    return entry
+
+
+def _shred(connection: Connection, entry: ErasureEntry, erased_at: int) -> None:
+    """Step 3, in the transaction that holds subject and erasure: from its commit on the keys are gone for good (I8)."""
+    rows = store.keys_of_subjects(connection, entry.ledger_id, [entry.subject_ref])
+    generations = {row.key_id: row.generation for row in rows}
+    epoch = store.newest_epoch(connection)
+    if epoch is None:
+        raise NotInitialisedError("the vault has no epoch; run `audit-ledger init`")
+    fences = [
+        {
+            "key_id": key_id,
+            "ledger_id": entry.ledger_id,
+            "subject_ref": entry.subject_ref,
+            "purpose": purpose,
+            "generation": generations.get(key_id, store.FIRST_GENERATION),
+            "shredded_at": erased_at,
+            "erasure_id": entry.erasure_id,
+            "epoch": epoch,
+        }
+        for key_id, purpose in entry.key_ids
+    ]
+    store.insert_fences(connection, fences)
+    store.delete_keys(connection, entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
+    name_store.set_subject_state(connection, entry.ledger_id, entry.subject_ref, entry.next_state, erased_at)
+    erasure_store.mark_shredded(connection, entry.ledger_id, entry.erasure_id, erased_at)
+
+
+def _write_journal_line(engine: Engine, keyring: Keyring, journal: Journal, entry: ErasureEntry, now: int) -> None:
+    key = keyring.open_signing_key(database.read(engine, lambda connection: store.secrets_of(connection, SERVICE)))
+    fields = {
+        "ledger_id": str(entry.ledger_id),
+        "erasure_id": str(entry.erasure_id),
+        "subject_ref": entry.subject_ref.hex(),
+        "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
+        "erased_at": entry.erased_at,
+    }
+    journal.append("shred", fields, at=now, key=key)
+
+
+def _locked_erasure(connection: Connection, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:
+    """The erasure, with its subject held: the same order as :func:`begin`, and two that finish it take turns."""
+    found = erasure_store.erasure(connection, ledger_id, erasure_id)
+    if found is not None:
+        name_store.lock_subject(connection, ledger_id, found.subject_ref)
+        found = erasure_store.erasure(connection, ledger_id, erasure_id)
+    if found is None:
+        raise UnknownErasureError("the vault knows no erasure of this id")
+    return found
+
+
+def _erasure(engine: Engine, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:
+    entry = find(engine, ledger_id, erasure_id)
+    if entry is None:
+        raise UnknownErasureError("the vault knows no erasure of this id")
+    return entry
+
+
+def find(engine: Engine, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry | None:
+    """The erasure of this id."""
+    return database.read(engine, lambda connection: erasure_store.erasure(connection, ledger_id, erasure_id))
+
+
+def open_ones(engine: Engine) -> Sequence[ErasureEntry]:
+    """Erasures of any ledger that have begun and are not done, oldest first."""
+    return database.read(engine, erasure_store.open_erasures)
+
+
+def distinct(purposes: Collection[str] | None) -> tuple[str, ...] | None:
+    """The purposes of a request in order. Raises :class:`ValueError` for none at all, which nobody can mean."""
+    if purposes is None:
+        return None
+    if not purposes:
+        raise ValueError("an erasure of no purposes; None asks for all but the actor's")
+    return tuple(sorted(set(purposes)))

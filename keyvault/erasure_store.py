@@ -1,0 +1,169 @@
+"""The vault's SQL about erasures: one function a statement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, select, update
+
+from keyvault.store import chunks
+from keyvault.tables import erasures
+from keyvault.values import ErasureEntry
+
+
+def insert_erasure(connection: Connection, entry: ErasureEntry) -> None:
+    """A new erasure."""
+    purposes = None if entry.purposes is None else json.dumps(entry.purposes, separators=(",", ":"))
+    connection.execute(
+        insert(erasures).values(
+            erasure_id=entry.erasure_id,
+            ledger_id=entry.ledger_id,
+            subject_ref=entry.subject_ref,
+            key_ids=encode_key_ids(entry.key_ids),
+            purposes=purposes,
+            ground=entry.ground,
+            reference=entry.reference,
+            name_commitment=entry.name_commitment,
+            next_state=entry.next_state,
+            requested_at=entry.requested_at,
+            requested_by=entry.requested_by,
+            erased_at=entry.erased_at,
+            state=entry.state,
+        )
+    )
+
+
+def erasure(connection: Connection, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry | None:
+    """The erasure of this id."""
+    statement = select(erasures).where(erasures.c.ledger_id == ledger_id, erasures.c.erasure_id == erasure_id)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _entry(row)
+
+
+def erasures_by_id(connection: Connection, ledger_id: UUID, ids: Collection[UUID]) -> Sequence[ErasureEntry]:
+    """The erasures among these."""
+    found = []
+    for chunk in chunks([one.hex for one in ids]):
+        statement = select(erasures).where(
+            erasures.c.ledger_id == ledger_id, erasures.c.erasure_id.in_([UUID(one) for one in chunk])
+        )
+        found += [_entry(row) for row in connection.execute(statement)]
+    return found
+
+
+def open_erasure_of(connection: Connection, ledger_id: UUID, ref: bytes) -> ErasureEntry | None:
+    """The erasure of this subject that has begun and is not done; there is at most one."""
+    statement = select(erasures).where(
+        erasures.c.ledger_id == ledger_id, erasures.c.subject_ref == ref, erasures.c.state != "done"
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _entry(row)
+
+
+def erasure_of_everything(connection: Connection, ledger_id: UUID, ref: bytes) -> ErasureEntry | None:
+    """The first erasure that was done and asked for all of the subject's data."""
+    statement = (
+        select(erasures)
+        .where(
+            erasures.c.ledger_id == ledger_id,
+            erasures.c.subject_ref == ref,
+            erasures.c.state == "done",
+            erasures.c.purposes.is_(None),
+        )
+        .order_by(erasures.c.requested_at, erasures.c.erasure_id)
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _entry(row)
+
+
+def open_erasures(connection: Connection) -> Sequence[ErasureEntry]:
+    """Every ledger's erasures that have begun and are not done, oldest first."""
+    statement = (
+        select(erasures).where(erasures.c.state != "done").order_by(erasures.c.requested_at, erasures.c.erasure_id)
+    )
+    return [_entry(row) for row in connection.execute(statement)]
+
+
+def list_erasures(
+    connection: Connection,
+    ledger_id: UUID,
+    *,
+    reference: str | None,
+    done: bool | None,
+    after: UUID | None,
+    limit: int,
+) -> Sequence[ErasureEntry]:
+    """Erasures in order of their ids."""
+    statement = select(erasures).where(erasures.c.ledger_id == ledger_id)
+    if reference is not None:
+        statement = statement.where(erasures.c.reference == reference)
+    if done is not None:
+        statement = statement.where(erasures.c.state == "done" if done else erasures.c.state != "done")
+    if after is not None:
+        statement = statement.where(erasures.c.erasure_id > after)
+    statement = statement.order_by(erasures.c.erasure_id).limit(limit)
+    return [_entry(row) for row in connection.execute(statement)]
+
+
+def mark_shredded(connection: Connection, ledger_id: UUID, erasure_id: UUID, erased_at: int) -> None:
+    """Begun → shredded."""
+    connection.execute(
+        update(erasures)
+        .where(erasures.c.ledger_id == ledger_id, erasures.c.erasure_id == erasure_id, erasures.c.state == "begun")
+        .values(state="shredded", erased_at=erased_at)
+    )
+
+
+def mark_done(connection: Connection, ledger_id: UUID, erasure_id: UUID) -> None:
+    """Shredded → done."""
+    connection.execute(
+        update(erasures)
+        .where(erasures.c.ledger_id == ledger_id, erasures.c.erasure_id == erasure_id, erasures.c.state == "shredded")
+        .values(state="done")
+    )
+
+
+def change_next_state(connection: Connection, ledger_id: UUID, ref: bytes, old: str, new: str) -> None:
+    """What the subject of an open erasure becomes when that is done: ``old`` → ``new``."""
+    connection.execute(
+        update(erasures)
+        .where(
+            erasures.c.ledger_id == ledger_id,
+            erasures.c.subject_ref == ref,
+            erasures.c.state == "begun",
+            erasures.c.next_state == old,
+        )
+        .values(next_state=new)
+    )
+
+
+def encode_key_ids(key_ids: Sequence[tuple[bytes, str]]) -> str:
+    """(key_id, purpose) pairs as JSON: ``[["<hex>","<purpose>"],…]``."""
+    return json.dumps([[key_id.hex(), purpose] for key_id, purpose in key_ids], separators=(",", ":"))
+
+
+def decode_key_ids(text: str) -> tuple[tuple[bytes, str], ...]:
+    """Undo :func:`encode_key_ids`."""
+    return tuple((bytes.fromhex(key_id), purpose) for key_id, purpose in json.loads(text))
+
+
+def _entry(row: Any) -> ErasureEntry:
+    return ErasureEntry(
+        erasure_id=row.erasure_id,
+        ledger_id=row.ledger_id,
+        subject_ref=row.subject_ref,
+        key_ids=decode_key_ids(row.key_ids),
+        purposes=None if row.purposes is None else tuple(json.loads(row.purposes)),
+        ground=row.ground,
+        reference=row.reference,
+        name_commitment=row.name_commitment,
+        next_state=row.next_state,
+        requested_at=row.requested_at,
+        requested_by=row.requested_by,
+        erased_at=row.erased_at,
+        state=row.state,
+    )

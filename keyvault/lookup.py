@@ -1,0 +1,119 @@
+"""What is known of keys and subjects now. Always from the database (I7)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from keyvault import database, name_store, store
+from keyvault.envelope import DataKey, WrapKind
+from keyvault.erasure_store import decode_key_ids
+from keyvault.errors import DamagedKeyError
+from keyvault.keyring import Keyring
+from keyvault.name_store import SubjectRow
+from keyvault.store import KeyInContext
+from keyvault.values import KeyView, SubjectEntry
+
+
+def look_up_keys(
+    engine: Engine, keyring: Keyring, ledger_id: UUID, key_ids: Collection[bytes]
+) -> Mapping[bytes, KeyView]:
+    """See ``KeyVault.look_up_keys``."""
+    wanted = set(key_ids)
+    if not wanted:
+        return {}
+
+    def look(connection: Connection) -> tuple[Sequence[KeyInContext], Mapping[bytes, KeyView]]:
+        living = store.keys_in_context(connection, ledger_id, wanted)
+        rest = wanted - {found.row.key_id for found in living}
+        views = {} if not rest else _fenced(connection, ledger_id, rest)
+        if rest - views.keys():
+            views.update(_ledger_key(connection, keyring, ledger_id, rest))
+        return living, views
+
+    living, others = database.read(engine, look)
+    return {**others, **{found.row.key_id: _view(keyring, found) for found in living}}
+
+
+def subject(engine: Engine, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
+    """The subject of this ref."""
+
+    def look(connection: Connection) -> SubjectEntry | None:
+        row = name_store.subject(connection, ledger_id, ref)
+        return None if row is None else _entries(connection, ledger_id, [row])[ref]
+
+    return database.read(engine, look)
+
+
+def find_subjects(
+    engine: Engine, keyring: Keyring, ledger_id: UUID, names: Collection[str]
+) -> Mapping[str, SubjectEntry]:
+    """The subjects of these names, as far as they are in the index."""
+
+    def look(connection: Connection) -> Mapping[str, SubjectEntry]:
+        ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
+        hashes = {name: ledger.subject_hash(name) for name in names}
+        rows = name_store.subjects_by_name(connection, ledger_id, hashes.values())
+        entries = _entries(connection, ledger_id, rows.values())
+        return {name: entries[rows[digest].ref] for name, digest in hashes.items() if digest in rows}
+
+    return database.read(engine, look)
+
+
+def _view(keyring: Keyring, found: KeyInContext) -> KeyView:
+    row, state = found.row, found.subject_state
+    shredding = found.open_erasure is not None and any(
+        key_id == row.key_id for key_id, _ in decode_key_ids(found.open_erasure_keys or "[]")
+    )
+    if shredding:
+        return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at, found.open_erasure)
+    # A subject that is being erased in part may have been restricted before, and will be again.
+    if state == "restricted" or (state == "erasing" and found.open_erasure_next_state == "restricted"):
+        return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at)
+    damaged = KeyView("damaged", row.subject_ref, row.purpose, found.changed_at)
+    if state is None or found.epoch_state is None:
+        return damaged
+    try:
+        key = keyring.open_key(row)
+    except DamagedKeyError:
+        return damaged
+    return KeyView("living", row.subject_ref, row.purpose, found.changed_at, key=key)
+
+
+def _fenced(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> dict[bytes, KeyView]:
+    return {
+        row.key_id: KeyView("fenced", row.subject_ref, row.purpose, row.shredded_at, row.erasure_id)
+        for row in store.fences_by_id(connection, ledger_id, key_ids)
+    }
+
+
+def _ledger_key(
+    connection: Connection, keyring: Keyring, ledger_id: UUID, key_ids: Collection[bytes]
+) -> Mapping[bytes, KeyView]:
+    row = store.secrets_of(connection, ledger_id).get(WrapKind.LEDGER_DEK)
+    if row is None or row.key_id is None or row.key_id not in key_ids:
+        return {}
+    key: DataKey | None
+    try:
+        key = keyring.open_ledger_key(row)
+    except DamagedKeyError:
+        return {row.key_id: KeyView("damaged", None, "")}
+    return {row.key_id: KeyView("living", None, "", key=key)}
+
+
+def _entries(connection: Connection, ledger_id: UUID, rows: Collection[SubjectRow]) -> Mapping[bytes, SubjectEntry]:
+    refs = [row.ref for row in rows]
+    key_ids: dict[bytes, dict[bytes, str]] = {ref: {} for ref in refs}
+    for key in store.keys_of_subjects(connection, ledger_id, refs):
+        key_ids[key.subject_ref][key.key_id] = key.purpose
+    for fence in store.fences_of_subjects(connection, ledger_id, refs):
+        key_ids[fence.subject_ref][fence.key_id] = fence.purpose
+    names = name_store.count_names(connection, ledger_id, refs)
+    return {
+        row.ref: SubjectEntry(
+            row.ref, row.state, row.changed_at, names.get(row.ref, 0), tuple(sorted(key_ids[row.ref].items()))
+        )
+        for row in rows
+    }

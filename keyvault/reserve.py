@@ -1,0 +1,208 @@
+"""Names to refs and keys for one append; what is missing is minted.
+
+A mint takes its locks in one order (epoch, names, subjects, streams, keys; sorted within each), so that no two of them
+wait for each other. A name or stream whose owner turns out to be another than the locks were taken for starts it over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from keyvault import database, name_store, store
+from keyvault.envelope import REF_SIZE
+from keyvault.epochs import held_epoch
+from keyvault.errors import TooManyPurposesError, VaultUnavailableError
+from keyvault.keyring import Keyring, LedgerKeys
+from keyvault.store import KeyRow
+from keyvault.values import Refusal, Reservation, StreamEntry, SubjectState
+
+# A SubjectErased event has at most 64 parts, and one of each shredded key must fit.
+MOST_PURPOSES: Final = 60
+_ATTEMPTS: Final = 5
+
+Pair = tuple[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for: stream → the owner it would get, and (subject, purpose) pairs."""
+
+    streams: Mapping[str, str | None]
+    keys: Collection[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What of a request is there, what is refused, and what is missing."""
+
+    streams: Mapping[str, StreamEntry]
+    subjects: Mapping[str, bytes]
+    keys: Mapping[Pair, KeyRow]
+    refused: Mapping[Pair, Refusal]
+    used_purposes: Mapping[bytes, frozenset[str]]
+    missing_subjects: frozenset[str]
+    missing_streams: frozenset[str]
+    missing_keys: frozenset[Pair]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not (self.missing_subjects or self.missing_streams or self.missing_keys)
+
+
+def reserve(
+    engine: Engine, keyring: Keyring, clock: Callable[[], int], ledger_id: UUID, request: Request, *, mint: bool
+) -> Reservation:
+    """See ``KeyVault.reserve``. Writes nothing when nothing is missing."""
+
+    def look(connection: Connection) -> tuple[LedgerKeys, Survey]:
+        ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
+        return ledger, _survey(connection, ledger_id, ledger, request)
+
+    ledger, survey = database.read(engine, look)
+    for _ in range(_ATTEMPTS):
+        if survey.complete or not mint:
+            return _reservation(keyring, ledger, survey)
+        with database.writing(engine) as connection:
+            survey = _mint(connection, keyring, clock(), ledger_id, ledger, request, survey)
+    if survey.complete:
+        return _reservation(keyring, ledger, survey)
+    raise VaultUnavailableError("others keep reserving the same names; ask again")
+
+
+def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey) -> Reservation:
+    return Reservation(
+        complete=survey.complete,
+        streams=survey.streams,
+        subjects=survey.subjects,
+        keys={pair: keyring.open_key(row) for pair, row in survey.keys.items()},
+        refused=survey.refused,
+        ledger_key=ledger.data_key,
+    )
+
+
+def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request: Request) -> Survey:
+    hashes = {name: ledger.stream_hash(name) for name in request.streams}
+    by_hash = name_store.streams_by_name(connection, ledger_id, hashes.values())
+    streams = {name: by_hash[digest] for name, digest in hashes.items() if digest in by_hash}
+    owners = {name: owner for name, owner in request.streams.items() if name not in streams}
+
+    names = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
+    name_hashes = {name: ledger.subject_hash(name) for name in names}
+    rows = name_store.subjects_by_name(connection, ledger_id, name_hashes.values())
+    known = {name: rows[digest] for name, digest in name_hashes.items() if digest in rows}
+
+    states: dict[bytes, SubjectState] = {row.ref: row.state for row in known.values()}
+    wanted = {(known[name].ref, purpose) for name, purpose in request.keys if name in known}
+    wanted |= {(known[owner].ref, "") for owner in owners.values() if owner in known}
+    for entry, owner_state in streams.values():
+        if entry.owner_ref is not None and owner_state is not None:
+            states[entry.owner_ref] = owner_state
+            wanted.add((entry.owner_ref, ""))
+
+    living = {
+        (row.subject_ref, row.purpose): row
+        for row in store.keys_of_subjects(connection, ledger_id, {ref for ref, _ in wanted})
+    }
+    lacking = wanted - living.keys()
+    fences = store.fences_of_subjects(connection, ledger_id, {ref for ref, _ in lacking})
+    fenced = {(row.subject_ref, row.purpose) for row in fences}
+    refused = {pair: why for pair in lacking if (why := _refusal(states[pair[0]], pair in fenced)) is not None}
+    missing_streams = set()
+    for name, owner in owners.items():
+        pair = (known[owner].ref, "") if owner in known else None
+        # No event can be recorded in a stream whose owner gets no key, so it is not made either.
+        why = None if pair is None else (_refusal(states[pair[0]], pair in fenced) or refused.get(pair))
+        if pair is None or why is None:
+            missing_streams.add(name)
+        else:
+            refused[pair] = why
+    return Survey(
+        streams={name: entry for name, (entry, _) in streams.items()},
+        subjects={name: row.ref for name, row in known.items()},
+        keys={pair: row for pair, row in living.items() if pair in wanted},
+        refused=refused,
+        used_purposes=_purposes_by_ref(living.keys() | fenced),
+        missing_subjects=frozenset(names - known.keys()),
+        missing_streams=frozenset(missing_streams),
+        missing_keys=frozenset(lacking - refused.keys()),
+    )
+
+
+def _refusal(state: SubjectState, fenced: bool) -> Refusal | None:
+    """Why no key may be minted (I8); None: it may. A restricted subject can still be appended to."""
+    if fenced or state == "erased":
+        return "erased"
+    return "erasing" if state == "erasing" else None
+
+
+def _purposes_by_ref(pairs: Collection[Pair]) -> Mapping[bytes, frozenset[str]]:
+    found: dict[bytes, set[str]] = {}
+    for ref, purpose in pairs:
+        found.setdefault(ref, set()).add(purpose)
+    return {ref: frozenset(purposes) for ref, purposes in found.items()}
+
+
+def _mint(
+    connection: Connection,
+    keyring: Keyring,
+    now: int,
+    ledger_id: UUID,
+    ledger: LedgerKeys,
+    request: Request,
+    stale: Survey,
+) -> Survey:
+    """Make what is missing, in one write transaction; gives what is there then."""
+    epoch = held_epoch(connection)
+    hashes = {name: ledger.subject_hash(name) for name in stale.missing_subjects}
+    new_refs = insert_new_subjects(connection, ledger_id, hashes.values(), now)
+    locked = _refs_to_lock(request, stale, {**stale.subjects, **{name: new_refs[hashes[name]] for name in hashes}})
+    name_store.lock_subjects(connection, ledger_id, locked)
+    # I8: read again under the locks; from here no erasure can begin for any of them until the keys are committed.
+    survey = _survey(connection, ledger_id, ledger, request)
+    if survey.missing_subjects or not _refs_to_lock(request, survey, survey.subjects) <= locked:
+        return survey
+    _require_few_purposes(survey)
+    entries = {}
+    for name in survey.missing_streams:
+        owner = request.streams[name]
+        owner_ref = None if owner is None else survey.subjects[owner]
+        entries[ledger.stream_hash(name)] = StreamEntry(os.urandom(REF_SIZE), owner_ref)
+    name_store.insert_streams(connection, ledger_id, entries)
+    rows = [keyring.new_key(ledger_id, ref, purpose, epoch) for ref, purpose in survey.missing_keys]
+    store.insert_keys(connection, rows, now)
+    # Once more: whoever lost a race for a stream or key goes on with the winner's.
+    return _survey(connection, ledger_id, ledger, request)
+
+
+def insert_new_subjects(
+    connection: Connection, ledger_id: UUID, hashes: Collection[bytes], now: int
+) -> Mapping[bytes, bytes]:
+    """The refs of these names; new ones for those that nobody has put into the index in the meantime."""
+    proposed = {digest: os.urandom(REF_SIZE) for digest in hashes}
+    name_store.insert_names(connection, ledger_id, proposed)
+    refs = name_store.refs_by_name(connection, ledger_id, hashes)
+    won = [ref for digest, ref in refs.items() if ref == proposed[digest]]
+    name_store.insert_subjects(connection, ledger_id, won, now)
+    return refs
+
+
+def _refs_to_lock(request: Request, survey: Survey, subjects: Mapping[str, bytes]) -> set[bytes]:
+    """The subjects for which a key or a stream is to be made. Not the others: a busy actor's row stays free."""
+    refs = {ref for ref, _ in survey.missing_keys}
+    refs |= {subjects[name] for name in survey.missing_subjects}
+    owners = {request.streams[name] for name in survey.missing_streams}
+    return refs | {subjects[owner] for owner in owners if owner is not None}
+
+
+def _require_few_purposes(survey: Survey) -> None:
+    new = _purposes_by_ref(survey.missing_keys)
+    for ref, purposes in new.items():
+        if len(purposes | survey.used_purposes.get(ref, frozenset())) > MOST_PURPOSES:
+            raise TooManyPurposesError(f"a subject has at most {MOST_PURPOSES} purposes")

@@ -1,0 +1,259 @@
+"""The vault's SQL about epochs, secrets, keys and fences: one function a statement.
+
+Long lists go in chunks, sorted, so that transactions that touch the same rows take them in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+
+from keyvault.database import insert_missing
+from keyvault.envelope import WrapKind
+from keyvault.tables import epochs, erasures, fences, ledger_secrets, subject_keys, subjects
+from keyvault.values import SubjectState
+
+T = TypeVar("T", bytes, str)
+
+CHUNK: Final = 500
+FIRST_GENERATION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """A ledger's own secret, wrapped."""
+
+    ledger_id: UUID
+    kind: WrapKind
+    key_id: bytes | None
+    wrapped: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A living key, wrapped."""
+
+    key_id: bytes
+    ledger_id: UUID
+    subject_ref: bytes
+    purpose: str
+    generation: int
+    wrapped: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInContext:
+    """A living key with what decides whether it may be used for reading now. None: the row it needs is not there."""
+
+    row: KeyRow
+    subject_state: SubjectState | None
+    changed_at: int | None
+    epoch_state: str | None
+    open_erasure: UUID | None
+    open_erasure_keys: str | None
+    open_erasure_next_state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FenceRow:
+    """The record of a key that is gone."""
+
+    key_id: bytes
+    subject_ref: bytes
+    purpose: str
+    shredded_at: int
+    erasure_id: UUID
+
+
+def chunks(values: Collection[T]) -> Iterator[list[T]]:
+    """The values, distinct and in order, in lists that fit an IN."""
+    ordered = sorted(set(values))
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]
+
+
+# Epochs
+
+
+def epoch_states(connection: Connection) -> Mapping[int, str]:
+    """Every epoch and its state."""
+    return {row.epoch: row.state for row in connection.execute(select(epochs.c.epoch, epochs.c.state))}
+
+
+def current_epoch(connection: Connection) -> int | None:
+    """The epoch that new keys are wrapped under."""
+    return connection.execute(select(epochs.c.epoch).where(epochs.c.state == "current")).scalar_one_or_none()
+
+
+def hold_current_epoch(connection: Connection) -> int | None:
+    """The current epoch, which stays current until this transaction ends."""
+    statement = select(epochs.c.epoch).where(epochs.c.state == "current").with_for_update(read=True)
+    held: int | None = connection.execute(statement).scalar_one_or_none()
+    if held is None:
+        # PostgreSQL gives no row when the one that it waited for ceased to be current; a second look sees the next.
+        held = connection.execute(statement).scalar_one_or_none()
+    return held
+
+
+def newest_epoch(connection: Connection) -> int | None:
+    """The highest epoch that exists, in whatever state."""
+    newest: int | None = connection.execute(select(func.max(epochs.c.epoch))).scalar_one()
+    return newest
+
+
+def insert_epoch(connection: Connection, epoch: int, provider: str, now: int) -> None:
+    """A new epoch, preparing."""
+    insert_missing(
+        connection, epochs, [{"epoch": epoch, "provider": provider, "state": "preparing", "prepared_at": now}]
+    )
+
+
+def make_epoch_current(connection: Connection, epoch: int, now: int) -> None:
+    """Preparing → current."""
+    connection.execute(
+        update(epochs)
+        .where(epochs.c.epoch == epoch, epochs.c.state == "preparing")
+        .values(state="current", current_at=now)
+    )
+
+
+# Secrets
+
+
+def secrets_of(connection: Connection, ledger_id: UUID) -> Mapping[WrapKind, SecretRow]:
+    """A ledger's own secrets."""
+    statement = select(ledger_secrets).where(ledger_secrets.c.ledger_id == ledger_id)
+    return {
+        WrapKind(row.kind): SecretRow(ledger_id, WrapKind(row.kind), row.key_id, row.wrapped, row.epoch)
+        for row in connection.execute(statement)
+    }
+
+
+def insert_secrets(connection: Connection, rows: Sequence[SecretRow], now: int) -> None:
+    """Secrets, where there are none of their kind yet."""
+    insert_missing(
+        connection,
+        ledger_secrets,
+        [
+            {
+                "ledger_id": row.ledger_id,
+                "kind": int(row.kind),
+                "key_id": row.key_id,
+                "wrapped": row.wrapped,
+                "epoch": row.epoch,
+                "created_at": now,
+            }
+            for row in rows
+        ],
+    )
+
+
+# Keys and fences. Whoever reads both reads the keys first: a shredding that commits in between then shows as a fence,
+# and never as a key that has vanished.
+
+
+def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[KeyRow]:
+    """The living keys of these subjects."""
+    found = []
+    for chunk in chunks(refs):
+        statement = select(subject_keys).where(
+            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk)
+        )
+        found += [_key_row(row) for row in connection.execute(statement)]
+    return found
+
+
+def fences_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[FenceRow]:
+    """The fences of these subjects."""
+    found = []
+    for chunk in chunks(refs):
+        statement = select(fences).where(fences.c.ledger_id == ledger_id, fences.c.subject_ref.in_(chunk))
+        found += [_fence_row(row) for row in connection.execute(statement)]
+    return found
+
+
+def insert_keys(connection: Connection, rows: Sequence[KeyRow], now: int) -> None:
+    """Keys, where the subject has none of that purpose and generation yet."""
+    insert_missing(
+        connection,
+        subject_keys,
+        [
+            {
+                "key_id": row.key_id,
+                "ledger_id": row.ledger_id,
+                "subject_ref": row.subject_ref,
+                "purpose": row.purpose,
+                "generation": row.generation,
+                "wrapped_dek": row.wrapped,
+                "epoch": row.epoch,
+                "created_at": now,
+            }
+            for row in sorted(rows, key=lambda row: (row.subject_ref, row.purpose))
+        ],
+    )
+
+
+def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> Sequence[KeyInContext]:
+    """The living keys among these. One statement, so that key, state and open erasure are of one moment."""
+    found = []
+    is_open = and_(same_subject(erasures, subject_keys), erasures.c.state != "done")
+    for chunk in chunks(key_ids):
+        statement = (
+            select(
+                subject_keys,
+                subjects.c.state.label("subject_state"),
+                subjects.c.changed_at,
+                epochs.c.state.label("epoch_state"),
+                erasures.c.erasure_id,
+                erasures.c.key_ids.label("erasure_keys"),
+                erasures.c.next_state,
+            )
+            .join(subjects, same_subject(subjects, subject_keys), isouter=True)
+            .join(epochs, epochs.c.epoch == subject_keys.c.epoch, isouter=True)
+            .join(erasures, is_open, isouter=True)
+            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk))
+        )
+        for row in connection.execute(statement):
+            context = (row.subject_state, row.changed_at, row.epoch_state)
+            found.append(KeyInContext(_key_row(row), *context, row.erasure_id, row.erasure_keys, row.next_state))
+    return found
+
+
+def fences_by_id(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> Sequence[FenceRow]:
+    """The fences among these keys."""
+    found = []
+    for chunk in chunks(key_ids):
+        statement = select(fences).where(fences.c.ledger_id == ledger_id, fences.c.key_id.in_(chunk))
+        found += [_fence_row(row) for row in connection.execute(statement)]
+    return found
+
+
+def insert_fences(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Fences, where there are none of these keys yet."""
+    insert_missing(connection, fences, [dict(row) for row in rows])
+
+
+def delete_keys(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> None:
+    """I6: the one deletion of an erasure."""
+    for chunk in chunks(key_ids):
+        connection.execute(
+            delete(subject_keys).where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk))
+        )
+
+
+def same_subject(left: Any, right: Any) -> ColumnElement[bool]:
+    return and_(left.c.ledger_id == right.c.ledger_id, left.c.subject_ref == right.c.subject_ref)
+
+
+def _key_row(row: Any) -> KeyRow:
+    return KeyRow(row.key_id, row.ledger_id, row.subject_ref, row.purpose, row.generation, row.wrapped_dek, row.epoch)
+
+
+def _fence_row(row: Any) -> FenceRow:
+    return FenceRow(row.key_id, row.subject_ref, row.purpose, row.shredded_at, row.erasure_id)

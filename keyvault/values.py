@@ -1,0 +1,83 @@
+"""What the vault answers with: frozen values that satisfy the Protocols of ``ledger/ports.py`` by their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from keyvault.envelope import DataKey
+
+SubjectState = Literal["active", "restricted", "erasing", "erased"]
+KeyStatus = Literal["living", "restricted", "fenced", "damaged"]
+Refusal = Literal["erased", "erasing"]
+
+ACTOR_PURPOSE = "actor"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """What is known of one key at the moment of the call. ``key`` is there only when it is living."""
+
+    status: KeyStatus
+    subject_ref: bytes | None
+    purpose: str
+    changed_at: int | None = None
+    erasure_id: UUID | None = None
+    key: DataKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """The ref of a stream and of its owner, 16 bytes each."""
+
+    ref: bytes
+    owner_ref: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectEntry:
+    """A subject: its state, how many names lead to it, and every key it has or had as (key_id, purpose)."""
+
+    ref: bytes
+    state: SubjectState
+    changed_at: int
+    names: int
+    key_ids: tuple[tuple[bytes, str], ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reservation:
+    """The refs and keys that one append needs. Has no repr, because it holds names."""
+
+    complete: bool
+    streams: Mapping[str, StreamEntry]
+    subjects: Mapping[str, bytes]
+    keys: Mapping[tuple[bytes, str], DataKey]
+    refused: Mapping[tuple[bytes, str], Refusal]
+    ledger_key: DataKey
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureEntry:
+    """An erasure as the vault keeps it. ``next_state``: the state its subject gets when the keys are gone."""
+
+    erasure_id: UUID
+    ledger_id: UUID
+    subject_ref: bytes
+    key_ids: tuple[tuple[bytes, str], ...]
+    purposes: tuple[str, ...] | None
+    ground: str | None
+    reference: str | None
+    name_commitment: bytes | None
+    next_state: Literal["active", "restricted", "erased"]
+    requested_at: int
+    requested_by: UUID
+    erased_at: int | None
+    state: Literal["begun", "shredded", "done"]
+
+    @property
+    def done(self) -> bool:
+        """True once fences, keys and journal line are in place."""
+        return self.state == "done"

@@ -1,0 +1,191 @@
+"""The key vault: what the ledger's ``KeyVault`` port asks for, put together from its parts.
+
+What each method promises is written there. Every method raises :class:`~keyvault.errors.VaultUnavailableError` when the
+database, the key provider or (for ``finish_erasure``) the journal cannot be reached, and
+:class:`~keyvault.errors.UnknownLedgerError` for a ledger whose secrets were never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, Engine
+
+from keyvault import database, epochs, erasing, erasure_store, lookup, name_store, store
+from keyvault import reserve as reserving
+from keyvault.cache import UnwrapCache
+from keyvault.erasing import ErasureRequest
+from keyvault.journal import Journal
+from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
+from keyvault.providers import KeyProvider
+from keyvault.values import ErasureEntry, KeyView, Reservation, StreamEntry, SubjectEntry
+
+
+class Vault:
+    """The separate store of keys and names. Safe to use from several threads."""
+
+    def __init__(self, engine: Engine, provider: KeyProvider, journal: Journal, clock: Callable[[], int]) -> None:
+        self.engine = engine
+        self.journal = journal
+        self._keyring = Keyring(provider, UnwrapCache())
+        self._clock = clock
+
+    def initialise(self) -> None:
+        """Make epoch 1 and the service's signing key, after the migrations. See :func:`keyvault.epochs.initialise`."""
+        epochs.initialise(self.engine, self._keyring, self.journal, self._clock)
+
+    def check(self) -> None:
+        """Raise unless the database answers, the provider has the current KEK, and the journal takes a line."""
+        epochs.probe(self.engine, self._keyring)
+        self.journal.check(self._signing_key(SERVICE).public_key())
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    def journal_verifying_key(self) -> bytes:
+        """The 32-byte Ed25519 public key that the journal's lines verify under."""
+        return self.verifying_key(SERVICE)
+
+    # Ledgers
+
+    def create_ledger(self, ledger_id: UUID) -> None:
+        """Make the ledger's own secrets: name key, data key, signing key. Doing it again changes nothing."""
+        if ledger_id == SERVICE:
+            raise ValueError("the nil UUID stands for the service itself")
+        if database.read(self.engine, lambda connection: store.secrets_of(connection, ledger_id)):
+            return
+        with database.writing(self.engine) as connection:
+            epoch = epochs.held_epoch(connection)
+            secrets = [self._keyring.new_secret(ledger_id, kind, epoch) for kind in LEDGER_SECRETS]
+            store.insert_secrets(connection, secrets, self._clock())
+
+    def verifying_key(self, ledger_id: UUID) -> bytes:
+        """The 32-byte Ed25519 public key of the ledger's signing key."""
+        return self._signing_key(ledger_id).public_key().public_bytes_raw()
+
+    def sign(self, ledger_id: UUID, message: bytes) -> bytes:
+        """The 64-byte Ed25519 signature of ``message`` by the ledger's signing key."""
+        return self._signing_key(ledger_id).sign(message)
+
+    def derive_ids(self, ledger_id: UUID, label: str, numbers: Sequence[int]) -> Sequence[UUID]:
+        """Event ids from label and numbers, not to be guessed back without the ledger's name key."""
+        ledger = self._ledger_keys(ledger_id)
+        return [ledger.event_id(label, number) for number in numbers]
+
+    # Names and keys
+
+    def reserve(
+        self,
+        ledger_id: UUID,
+        streams: Mapping[str, str | None],
+        keys: Collection[tuple[str, str]],
+        *,
+        mint: bool,
+    ) -> Reservation:
+        """Turn names into refs and keys for one append.
+
+        A stream that is not made because of its owner leaves (owner's ref, "") in ``refused``, even while that key
+        lives. Raises :class:`~keyvault.errors.TooManyPurposesError`, and :class:`~keyvault.errors.DamagedKeyError` when
+        a key that is needed does not unwrap.
+        """
+        request = reserving.Request(streams, keys)
+        return reserving.reserve(self.engine, self._keyring, self._clock, ledger_id, request, mint=mint)
+
+    def replace_stream(self, ledger_id: UUID, name: str, old_ref: bytes) -> None:
+        """Forget the index row of a stream that never got an event, if it still leads to ``old_ref``."""
+        digest = self._ledger_keys(ledger_id).stream_hash(name)
+        with database.writing(self.engine) as connection:
+            name_store.delete_stream(connection, ledger_id, digest, old_ref)
+
+    def find_streams(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, StreamEntry]:
+        """The streams of these names, as far as they are in the index."""
+
+        def look(connection: Connection) -> Mapping[str, StreamEntry]:
+            ledger = self._keyring.open_ledger(store.secrets_of(connection, ledger_id))
+            hashes = {name: ledger.stream_hash(name) for name in names}
+            found = name_store.streams_by_name(connection, ledger_id, hashes.values())
+            return {name: found[digest][0] for name, digest in hashes.items() if digest in found}
+
+        return database.read(self.engine, look)
+
+    def find_subjects(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, SubjectEntry]:
+        """The subjects of these names, as far as they are in the index."""
+        return lookup.find_subjects(self.engine, self._keyring, ledger_id, names)
+
+    def subject(self, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
+        """The subject of this ref."""
+        return lookup.subject(self.engine, ledger_id, ref)
+
+    def look_up_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, KeyView]:
+        """What is known of these keys now, the ledger's own among them. Never from memory (I7)."""
+        return lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids)
+
+    # Subjects' states
+
+    def restrict(self, ledger_id: UUID, ref: bytes, now: int) -> None:
+        """Active → restricted; while a part of the subject is being erased, from the end of that on."""
+        erasing.change_restriction(self.engine, ledger_id, ref, "active", "restricted", now)
+
+    def lift_restriction(self, ledger_id: UUID, ref: bytes, now: int) -> None:
+        """Restricted → active; while a part of the subject is being erased, from the end of that on."""
+        erasing.change_restriction(self.engine, ledger_id, ref, "restricted", "active", now)
+
+    def begin_erasure(
+        self,
+        ledger_id: UUID,
+        subject: str | bytes,
+        *,
+        erasure_id: UUID,
+        purposes: Collection[str] | None,
+        ground: str | None,
+        reference: str | None,
+        name_commitment: bytes | None,
+        requested_at: int,
+        requested_by: UUID,
+        block_unknown: bool,
+    ) -> ErasureEntry:
+        """Step 1. Raises :class:`~keyvault.errors.UnknownSubjectError`,
+        :class:`~keyvault.errors.UnknownPurposeError`, or :class:`ValueError` for no purposes at all.
+
+        An erasure of the same subject that is open already is given back as it is, whatever it asks for: finish it, and
+        ask again. A ref that nobody has is never made, not even with ``block_unknown``.
+        """
+        distinct = erasing.distinct(purposes)
+        request = ErasureRequest(
+            erasure_id, ledger_id, distinct, ground, reference, name_commitment, requested_at, requested_by
+        )
+        return erasing.begin(self.engine, self._keyring, subject, request, block_unknown=block_unknown)
+
+    def finish_erasure(self, ledger_id: UUID, erasure_id: UUID, erased_at: int) -> ErasureEntry:
+        """Steps 3 and 4. Raises :class:`~keyvault.errors.UnknownErasureError`."""
+        return erasing.finish(self.engine, self._keyring, self.journal, ledger_id, erasure_id, erased_at, self._clock())
+
+    def open_erasures(self) -> Sequence[ErasureEntry]:
+        """Erasures of any ledger that have begun and are not done, oldest first."""
+        return erasing.open_ones(self.engine)
+
+    def erasure(self, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry | None:
+        """The erasure of this id."""
+        return erasing.find(self.engine, ledger_id, erasure_id)
+
+    def erasures(
+        self, ledger_id: UUID, *, reference: str | None, done: bool | None, after: UUID | None, limit: int
+    ) -> Sequence[ErasureEntry]:
+        """Erasures in order of their ids."""
+        return database.read(
+            self.engine,
+            lambda connection: erasure_store.list_erasures(
+                connection, ledger_id, reference=reference, done=done, after=after, limit=limit
+            ),
+        )
+
+    def _ledger_keys(self, ledger_id: UUID) -> LedgerKeys:
+        rows = database.read(self.engine, lambda connection: store.secrets_of(connection, ledger_id))
+        return self._keyring.open_ledger(rows)
+
+    def _signing_key(self, ledger_id: UUID) -> Ed25519PrivateKey:
+        rows = database.read(self.engine, lambda connection: store.secrets_of(connection, ledger_id))
+        return self._keyring.open_signing_key(rows)
