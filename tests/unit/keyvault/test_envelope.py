@@ -1,0 +1,166 @@
+"""Sealing, wrapping and data keys: what must open, what must not, and what must never be shown."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyvault import envelope
+from keyvault.envelope import DataKey, WrapKind
+from keyvault.errors import KeyVaultError, NotAuthenticError, UnknownFormatError
+
+KEYS = st.binary(min_size=32, max_size=32)
+LEDGER = UUID("0193a5e0-7c00-7000-8000-000000000001")
+FIELDS = {
+    "key_id": b"k" * 32,
+    "ledger_id": LEDGER,
+    "subject_ref": b"r" * 16,
+    "purpose": "p",
+    "generation": 1,
+    "epoch": 1,
+}
+
+
+@given(KEYS, st.binary(max_size=300), st.binary(max_size=100))
+def test_what_is_sealed_opens_again(dek: bytes, plaintext: bytes, aad: bytes) -> None:
+    """Sealing and opening are inverse for every key, text and AAD."""
+    key = DataKey.of(dek)
+    assert plaintext == key.open(key.seal(plaintext, aad), aad)
+
+
+@given(KEYS, KEYS, st.binary(max_size=100))
+def test_what_is_wrapped_unwraps_again(kek: bytes, key: bytes, aad: bytes) -> None:
+    """Wrapping and unwrapping are inverse for every KEK, key and AAD."""
+    assert key == envelope.unwrap(kek, envelope.wrap(kek, key, aad), aad)
+
+
+@given(KEYS, st.binary(max_size=80), st.data())
+def test_no_changed_byte_of_a_part_opens(dek: bytes, plaintext: bytes, data: st.DataObject) -> None:
+    """A part with any one byte changed, cut short, or under another AAD is not authentic."""
+    sealed = envelope.seal_part(dek, plaintext, b"aad")
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    changed = sealed[:at] + bytes([sealed[at] ^ data.draw(st.integers(1, 255))]) + sealed[at + 1 :]
+    for wrong, aad in ((changed, b"aad"), (sealed[:at], b"aad"), (sealed, b"other")):
+        with pytest.raises(NotAuthenticError):
+            envelope.open_part(dek, wrong, aad)
+
+
+@given(KEYS, st.data())
+def test_no_changed_byte_of_a_wrap_opens(kek: bytes, data: st.DataObject) -> None:
+    """A wrap with any one byte changed, cut short, or under another AAD is not authentic."""
+    wrapped = envelope.wrap(kek, b"d" * 32, b"aad")
+    at = data.draw(st.integers(0, len(wrapped) - 1))
+    changed = wrapped[:at] + bytes([wrapped[at] ^ data.draw(st.integers(1, 255))]) + wrapped[at + 1 :]
+    for wrong, aad in ((changed, b"aad"), (wrapped[:at], b"aad"), (wrapped, b"other")):
+        with pytest.raises(NotAuthenticError):
+            envelope.unwrap(kek, wrong, aad)
+
+
+def test_a_part_commits_to_its_key() -> None:
+    """The commitment is checked before decrypting: ciphertext that another key authenticates does not open under it."""
+    mine, other = b"m" * 32, b"o" * 32
+    salt = b"s" * 16
+    theirs = envelope.seal_part(other, b"text", b"", _salt=salt)
+    my_commit = envelope.seal_part(mine, b"text", b"", _salt=salt)[17:49]
+    spliced = theirs[:17] + my_commit + theirs[49:]
+    for dek in (mine, other):
+        with pytest.raises(NotAuthenticError):
+            envelope.open_part(dek, spliced, b"")
+    with pytest.raises(NotAuthenticError, match="not made under this key"):
+        envelope.open_part(other, spliced, b"")
+
+
+def test_every_sealing_is_fresh() -> None:
+    """One text sealed twice under one key gives two salts and two ciphertexts, and so does wrapping."""
+    key = DataKey.of(b"d" * 32)
+    first, second = key.seal(b"text", b""), key.seal(b"text", b"")
+    assert first[1:17] != second[1:17]
+    assert first[49:] != second[49:]
+    assert envelope.wrap(b"k" * 32, b"d" * 32, b"") != envelope.wrap(b"k" * 32, b"d" * 32, b"")
+
+
+@pytest.mark.parametrize("first", [b"", b"\x00", b"\x02", b"\xff"])
+def test_an_unknown_first_byte_is_an_unknown_format(first: bytes) -> None:
+    """The first byte fixes the layout, and nothing is tried twice."""
+    rest = b"\x00" * 100
+    with pytest.raises(UnknownFormatError):
+        envelope.open_part(b"d" * 32, first + rest[: 100 * bool(first)], b"")
+    with pytest.raises(UnknownFormatError):
+        envelope.unwrap(b"k" * 32, first + rest[: 100 * bool(first)], b"")
+
+
+def test_not_authentic_is_the_value_error_of_the_port() -> None:
+    """Who knows only the port catches ValueError; who knows the vault catches its own errors."""
+    assert issubclass(UnknownFormatError, NotAuthenticError)
+    assert issubclass(NotAuthenticError, ValueError)
+    assert issubclass(NotAuthenticError, KeyVaultError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key_id": b"K" * 32},
+        {"ledger_id": UUID(int=7)},
+        {"subject_ref": b"R" * 16},
+        {"purpose": "q"},
+        {"purpose": ""},
+        {"generation": 2},
+        {"epoch": 2},
+    ],
+)
+def test_a_wrap_is_bound_to_each_field_of_its_row(change: dict[str, object]) -> None:
+    """I9: a wrap that is moved to another row, or whose row was edited, does not unwrap."""
+    wrapped = envelope.wrap(b"k" * 32, b"d" * 32, envelope.wrap_aad(WrapKind.DEK, **FIELDS))  # type: ignore[arg-type]  # keyword fields of mixed types
+    moved = envelope.wrap_aad(WrapKind.DEK, **{**FIELDS, **change})  # type: ignore[arg-type]  # as above
+    with pytest.raises(NotAuthenticError):
+        envelope.unwrap(b"k" * 32, wrapped, moved)
+
+
+def test_a_wrap_is_bound_to_its_kind() -> None:
+    """A wrapped key of one kind cannot be passed off as one of another."""
+    aads = {envelope.wrap_aad(kind, ledger_id=LEDGER, epoch=1) for kind in WrapKind}
+    assert len(WrapKind) == len(aads)
+
+
+def test_fields_of_the_wrong_size_are_refused() -> None:
+    """A field of another width could shift the next one: it is a ValueError at the door."""
+    wrong: list[dict[str, object]] = [{"key_id": b"k"}, {"subject_ref": b"r" * 17}, {"purpose": "p" * 256}]
+    for change in wrong:
+        with pytest.raises(ValueError, match="key id has 32 bytes"):
+            envelope.wrap_aad(WrapKind.DEK, **{**FIELDS, **change})  # type: ignore[arg-type]  # as above
+    for size in (0, 16, 31, 33):
+        with pytest.raises(ValueError, match="exactly 32 bytes"):
+            envelope.seal_part(b"d" * size, b"", b"")
+
+
+def test_a_data_key_shows_its_key_id_only() -> None:
+    """I5: neither repr nor str shows the key."""
+    dek = bytes(range(32))
+    for shown in (repr(DataKey.of(dek)), str(DataKey.of(dek)), f"{[DataKey.of(dek)]}"):
+        assert repr(envelope.key_id_of(dek)) in shown
+        assert repr(dek) not in shown
+        assert dek.hex() not in shown
+
+
+def test_a_data_key_is_not_pickled_or_copied() -> None:
+    """A key leaves its process in no cache file, queue or snapshot by accident."""
+    key = DataKey.of(b"d" * 32)
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            attempt(key)
+
+
+def test_names_hash_apart() -> None:
+    """Another key, kind or name gives another hash; where kind ends and name begins is not ambiguous."""
+    hashes = [
+        envelope.name_hash(key, kind, name)
+        for key in (b"1" * 32, b"2" * 32)
+        for kind in ("subject", "stream")
+        for name in ("a", "b")
+    ]
+    assert len(set(hashes)) == 8

@@ -1,0 +1,111 @@
+"""The vault's byte formats never drift: first recomputed from the design with general tools only, then compared with
+what the vault's own code makes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import struct
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from keyvault import envelope
+
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
+    (Path(__file__).parents[2] / "vectors" / "keyvault.json").read_text(encoding="utf-8")
+)
+
+
+def unhex(vector: dict[str, Any], *fields: str) -> list[bytes]:
+    return [bytes.fromhex(vector[field]) for field in fields]
+
+
+def test_every_format_has_vectors() -> None:
+    """No list is empty, so no test below passes for want of vectors; every kind of wrap is there."""
+    assert {"event_id", "key_id", "name_hash", "sealed_part", "wrap"} == set(VECTORS)
+    assert all(VECTORS.values())
+    assert {1, 2, 3, 4, 5} == {vector["kind"] for vector in VECTORS["wrap"]}
+
+
+@pytest.mark.parametrize("vector", VECTORS["key_id"])
+def test_key_id(vector: dict[str, Any]) -> None:
+    """A key id is HKDF-Expand of its DEK."""
+    dek, key_id = unhex(vector, "dek", "key_id")
+    assert key_id == HKDFExpand(SHA256(), 32, b"audit-ledger v1 key id").derive(dek)
+    # RFC 5869 §2.3, one block: T(1) = HMAC(PRK, info ‖ 0x01).
+    assert key_id == hmac.new(dek, b"audit-ledger v1 key id\x01", hashlib.sha256).digest()
+    assert key_id == envelope.key_id_of(dek)
+    assert key_id == envelope.DataKey.of(dek).key_id
+
+
+@pytest.mark.parametrize("vector", VECTORS["sealed_part"])
+def test_sealed_part(vector: dict[str, Any]) -> None:
+    """A sealed part is format, salt, commitment, ciphertext and tag under its single-use key."""
+    dek, salt, plaintext, aad, part_key, sealed = unhex(vector, "dek", "salt", "plaintext", "aad", "part_key", "sealed")
+    key = hmac.new(dek, b"audit-ledger v1 part" + salt, hashlib.sha256).digest()
+    commit = hashlib.sha256(b"audit-ledger v1 commit" + key).digest()
+    assert part_key == key
+    assert sealed == b"\x01" + salt + commit + AESGCM(key).encrypt(bytes(12), plaintext, aad)
+    assert part_key == envelope.part_key(dek, salt)
+    assert sealed == envelope.seal_part(dek, plaintext, aad, _salt=salt)
+    assert plaintext == envelope.open_part(dek, sealed, aad)
+    assert plaintext == envelope.DataKey.of(dek).open(sealed, aad)
+
+
+@pytest.mark.parametrize("vector", VECTORS["wrap"])
+def test_wrap(vector: dict[str, Any]) -> None:
+    """A wrap is bound to everything that says whose key it is, with absent fields zero at full width."""
+    key_id, ledger_id, ref, kek, nonce, plaintext, aad, wrapped = unhex(
+        vector, "key_id", "ledger_id", "subject_ref", "kek", "nonce", "plaintext", "aad", "wrapped"
+    )
+    purpose = vector["purpose"].encode()
+    assert aad == (
+        bytes([1, vector["kind"]])
+        + key_id
+        + ledger_id
+        + ref
+        + bytes([len(purpose)])
+        + purpose
+        + struct.pack(">II", vector["generation"], vector["epoch"])
+    )
+    assert wrapped == b"\x01" + nonce + AESGCM(kek).encrypt(nonce, plaintext, aad)
+    assert aad == envelope.wrap_aad(
+        envelope.WrapKind(vector["kind"]),
+        key_id=key_id,
+        ledger_id=UUID(bytes=ledger_id),
+        subject_ref=ref,
+        purpose=vector["purpose"],
+        generation=vector["generation"],
+        epoch=vector["epoch"],
+    )
+    assert wrapped == envelope.wrap(kek, plaintext, aad, _nonce=nonce)
+    assert plaintext == envelope.unwrap(kek, wrapped, aad)
+
+
+@pytest.mark.parametrize("vector", VECTORS["name_hash"])
+def test_name_hash(vector: dict[str, Any]) -> None:
+    """A name's hash is keyed, and a subject and a stream of one name have different ones."""
+    name_key, expected = unhex(vector, "name_key", "name_hash")
+    message = vector["kind"].encode() + b"\x00" + vector["name"].encode()
+    assert expected == hmac.new(name_key, message, hashlib.sha256).digest()
+    assert expected == envelope.name_hash(name_key, vector["kind"], vector["name"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["event_id"])
+def test_derived_event_id(vector: dict[str, Any]) -> None:
+    """A derived event id is a UUID version 8 from a keyed hash."""
+    name_key, expected = unhex(vector, "name_key", "event_id")
+    message = b"event-id\x00" + vector["label"].encode() + b"\x00" + struct.pack(">Q", vector["number"])
+    raw = int.from_bytes(hmac.new(name_key, message, hashlib.sha256).digest()[:16])
+    raw = raw & ~(0xF << 76) | (0x8 << 76)
+    raw = raw & ~(0b11 << 62) | (0b10 << 62)
+    assert expected == raw.to_bytes(16)
+    derived = envelope.derive_event_id(name_key, vector["label"], vector["number"])
+    assert (expected, 8) == (derived.bytes, derived.version)
