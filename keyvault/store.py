@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
 
 from keyvault.database import insert_missing
 from keyvault.envelope import WrapKind
@@ -157,13 +157,16 @@ def insert_secrets(connection: Connection, rows: Sequence[SecretRow], now: int) 
 # Keys and fences. Whoever reads both reads the keys first: a shredding that commits in between then shows as a fence,
 # and never as a key that has vanished.
 
+# I8: a row that a restored backup or a hand has brought back is not a living key while its fence stands.
+_NOT_FENCED: Final = ~exists().where(fences.c.key_id == subject_keys.c.key_id)
+
 
 def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[KeyRow]:
     """The living keys of these subjects."""
     found = []
     for chunk in chunks(refs):
         statement = select(subject_keys).where(
-            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk)
+            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk), _NOT_FENCED
         )
         found += [_key_row(row) for row in connection.execute(statement)]
     return found
@@ -217,7 +220,7 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
             .join(subjects, same_subject(subjects, subject_keys), isouter=True)
             .join(epochs, epochs.c.epoch == subject_keys.c.epoch, isouter=True)
             .join(erasures, is_open, isouter=True)
-            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk))
+            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk), _NOT_FENCED)
         )
         for row in connection.execute(statement):
             context = (row.subject_state, row.changed_at, row.epoch_state)

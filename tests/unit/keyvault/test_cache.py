@@ -1,0 +1,76 @@
+"""The unwrap cache: it saves work and decides nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyvault.cache import UnwrapCache
+from keyvault.errors import NotAuthenticError
+
+
+class Work:
+    """Counts how often a wrap is really undone."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def undo(self) -> bytes:
+        self.times += 1
+        return b"d" * 32
+
+
+def test_the_same_wrap_is_undone_once() -> None:
+    """Within its lifetime an entry saves the provider's work."""
+    cache, work = UnwrapCache(), Work()
+    for _ in range(3):
+        assert cache.unwrap(b"id", b"blob", b"aad", work.undo) == b"d" * 32
+    assert work.times == 1
+
+
+@pytest.mark.parametrize(("blob", "aad"), [(b"other", b"aad"), (b"blob", b"other")])
+def test_another_blob_or_row_is_undone_again(blob: bytes, aad: bytes) -> None:
+    """I9: a row that was changed is not answered from the memory of what it was."""
+    cache, work = UnwrapCache(), Work()
+    cache.unwrap(b"id", b"blob", b"aad", work.undo)
+    cache.unwrap(b"id", blob, aad, work.undo)
+    assert work.times == 2
+
+
+def test_entries_run_out() -> None:
+    """After its lifetime an entry is gone from memory at the next use, whatever that is."""
+    now = [0.0]
+    cache, work = UnwrapCache(lifetime=60.0, clock=lambda: now[0]), Work()
+    cache.unwrap(b"id", b"blob", b"", work.undo)
+    now[0] = 59.9
+    cache.unwrap(b"id", b"blob", b"", work.undo)
+    assert work.times == 1
+    now[0] = 60.0
+    cache.unwrap(b"other", b"blob", b"", work.undo)
+    assert len(cache) == 1
+    cache.unwrap(b"id", b"blob", b"", work.undo)
+    assert work.times == 3
+
+
+def test_the_oldest_make_room() -> None:
+    """The cache never holds more than its bound."""
+    cache, work = UnwrapCache(most=2), Work()
+    for name in (b"1", b"2", b"3"):
+        cache.unwrap(name, b"blob", b"", work.undo)
+    assert len(cache) == 2
+    cache.unwrap(b"3", b"blob", b"", work.undo)
+    assert work.times == 3
+
+
+def test_forgetting_and_failing_leave_nothing() -> None:
+    """What is forgotten is undone anew, and a failure is never remembered."""
+    cache, work = UnwrapCache(), Work()
+    cache.unwrap(b"id", b"blob", b"", work.undo)
+    cache.forget([b"id", b"unknown"])
+    assert len(cache) == 0
+
+    def fail() -> bytes:
+        raise NotAuthenticError("no")
+
+    with pytest.raises(NotAuthenticError):
+        cache.unwrap(b"id", b"blob", b"", fail)
+    assert cache.unwrap(b"id", b"blob", b"", work.undo) == b"d" * 32
