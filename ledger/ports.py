@@ -360,8 +360,17 @@ class Store(Protocol):
     def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes]) -> KeyUsage:
         """How many events have a part sealed under one of these keys, and the first and last position of them."""
 
-    def event_keys(self, ledger_id: UUID, first: int, last: int) -> Sequence[KeyRow]:
-        """The rows of ``event_keys`` of the positions from ``first`` to ``last``."""
+    def events_at(self, ledger_id: UUID, positions: Collection[int]) -> Sequence[RecordedEvent]:
+        """The events at these positions, as far as they exist, in any order."""
+
+    def event_keys(self, ledger_id: UUID, first: int, last: int, key_ids: Collection[bytes]) -> Sequence[KeyRow]:
+        """The rows of ``event_keys`` of these keys at the positions from ``first`` to ``last``."""
+
+    def count_event_keys(self, ledger_id: UUID) -> int:
+        """How many rows of ``event_keys`` a ledger has."""
+
+    def scan_event_keys(self, ledger_id: UUID, after: KeyRow | None, limit: int) -> Sequence[KeyRow]:
+        """The next rows of ``event_keys`` in order of key_id, position and part."""
 
     def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:
         """Every dead key of a ledger."""

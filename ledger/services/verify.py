@@ -57,12 +57,30 @@ def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> Ve
     for first in range(0, head.size, CHUNK):
         last = min(first + CHUNK, head.size) - 1
         events = deps.store.select_events(ledger_id, EventFilter(first, last), None, CHUNK)
-        check.rows(first, last, events, deps.store.event_keys(ledger_id, first, last))
+        keys = {part.key_id for event in events for part in event.parts}
+        check.rows(first, last, events, deps.store.event_keys(ledger_id, first, last, keys))
         progress(last + 1, head.size)
     beyond = deps.store.select_events(ledger_id, EventFilter(head.size, 2**62), None, CHUNK)
     grown = deps.store.head(ledger_id)
     check.strangers(event.position for event in beyond if event.position >= grown.size)
+    if grown.size > head.size or deps.store.count_event_keys(ledger_id) != check.key_rows:
+        _find_stray_keys(deps, ledger_id, check)
     return check.report()
+
+
+def _find_stray_keys(deps: Dependencies, ledger_id: UUID, check: _Check) -> None:
+    """Read all of ``event_keys``, for rows that belong to no part. Only where their number makes it necessary."""
+    after: KeyRow | None = None
+    while True:
+        keys = deps.store.scan_event_keys(ledger_id, after, CHUNK)
+        events = {event.position: event for event in deps.store.events_at(ledger_id, {row[0] for row in keys})}
+        for row in keys:
+            event = events.get(row[0])
+            if event is None or row[1:] not in event_key_rows(event):
+                check.stray_key(row[0])
+        if len(keys) < CHUNK:
+            return
+        after = keys[-1]
 
 
 class _Check:
@@ -77,6 +95,7 @@ class _Check:
         self._recorded_at = 0
         self._versions: dict[bytes, int] = {}
         self._dead: dict[bytes, int] = {}
+        self.key_rows = 0
 
     def rows(self, first: int, last: int, events: Iterable[RecordedEvent], keys: Iterable[KeyRow]) -> None:
         """Check the rows of the positions from ``first`` to ``last``."""
@@ -100,6 +119,10 @@ class _Check:
         """Rows beyond the head."""
         for position in positions:
             self._find(position, "the row lies beyond the head")
+
+    def stray_key(self, position: int) -> None:
+        """A row of ``event_keys`` that belongs to no part."""
+        self._find(position, "event_keys has a row here that belongs to no part")
 
     def report(self) -> VerifyReport:
         """The verdict after all rows."""
@@ -131,7 +154,9 @@ class _Check:
         self._recorded_at = max(self._recorded_at, event.recorded_at)
 
     def _keys(self, event: RecordedEvent, rows: set[tuple[int, int, bytes]]) -> None:
-        if rows != set(event_key_rows(event)):
+        expected = event_key_rows(event)
+        self.key_rows += len(expected)
+        if rows != set(expected):
             self._find(event.position, "its rows in event_keys are not its parts' keys")
         for part in event.parts:
             if part.role is Role.SHREDDED:

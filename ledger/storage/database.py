@@ -1,0 +1,227 @@
+"""Engines, transactions and whatever else differs between SQLite and PostgreSQL.
+
+Foreign exceptions become the ledger's own here, and lose their text on the way: it can hold values of the statement
+(I5). ``keyvault`` has a module of the same kind: the two packages share nothing, so that each can be read alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event, exc
+from sqlalchemy.engine import URL, make_url
+
+from ledger.errors import IntegrityError, StoreUnavailableError
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 30
+"""How long a SQLite writer waits for its turn before the client is told to come back."""
+
+_SESSION_SETTINGS: Final = (
+    "SET statement_timeout = '30s'",
+    "SET lock_timeout = '10s'",
+    # A process that hangs in a transaction must not keep the head from everybody else.
+    "SET idle_in_transaction_session_timeout = '60s'",
+    # I11: what is acknowledged is on disk, whatever the server's default is.
+    "SET synchronous_commit = on",
+)
+_WRITES: Final = "ledger_writes"
+_MIGRATION_LOCK: Final = 0x6C656467_65723031
+
+
+class _ConnectionLostError(StoreUnavailableError):
+    """The connection went away under a statement."""
+
+
+def open_engine(url: str) -> Engine:
+    """The engine for ``sqlite:///PATH`` or ``postgresql+psycopg://…``. Connects to nothing yet."""
+    parsed = make_url(url)
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return _sqlite(parsed)
+    if parsed.drivername == "postgresql+psycopg":
+        return _postgresql(parsed)
+    raise ValueError("the ledger database must be sqlite:///PATH or postgresql+psycopg://…")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A read transaction: in SQLite one snapshot, in PostgreSQL (READ COMMITTED) one for each statement."""
+    with _own_errors(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A write transaction: committed when the block ends, rolled back when it raises.
+
+    SQLite has one writer at a time. Threads queue here, before they take a connection from the readers' pool; processes
+    queue at ``BEGIN IMMEDIATE``.
+    """
+    with _own_errors():
+        turn = _turns.get(engine)
+        if turn is None:
+            with engine.begin() as connection:
+                yield connection
+            return
+        if not turn.acquire(timeout=PATIENCE_SECONDS):
+            raise StoreUnavailableError("the ledger database is busy")
+        try:
+            with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+                yield connection
+        finally:
+            turn.release()
+
+
+def read(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in a read transaction; once more, on a fresh connection, if the first one went away under it."""
+    try:
+        with reading(engine) as connection:
+            return work(connection)
+    except _ConnectionLostError:
+        with reading(engine) as connection:
+            return work(connection)
+
+
+def for_migration(connection: Connection) -> None:
+    """Let one process at a time migrate, for as long as it takes."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+
+
+def refuse_changes(table: str, dialect: str) -> list[str]:
+    """The DDL that makes a table append-only (I1)."""
+    if dialect == "sqlite":
+        return [
+            f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
+            f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+            for action in ("UPDATE", "DELETE")
+        ]
+    return [
+        f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
+        "FOR EACH ROW EXECUTE FUNCTION refuse_change()",
+        f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()",
+    ]
+
+
+REFUSE_CHANGE: Final = (
+    "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+)
+
+_turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:" or url.query:
+        raise ValueError("the ledger's SQLite database must be a file: sqlite:///PATH")
+    path = url.database
+    engine = sa.create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=20,
+        max_overflow=0,
+        pool_timeout=PATIENCE_SECONDS,
+        connect_args={"timeout": PATIENCE_SECONDS, "check_same_thread": False},
+    )
+    _turns[engine] = threading.Lock()
+
+    @event.listens_for(engine, "do_connect")
+    def private(*_: object) -> None:
+        # Created before SQLite does it, so that nobody else can read it; -wal and -shm take over its mode.
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreUnavailableError(f"cannot open the ledger database ({error.strerror})") from None
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        # The driver must not begin transactions of its own accord; ``begin`` below does it.
+        connection.isolation_level = None
+        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        kind = "IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "DEFERRED"
+        _patiently(lambda: connection.connection.cursor().execute(f"BEGIN {kind}"))
+
+    return engine
+
+
+def _patiently(work: Callable[[], object]) -> None:
+    """Try again while another process holds the file: SQLite's own busy timeout does not cover every case."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            work()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            if time.monotonic() > deadline:
+                raise StoreUnavailableError("the ledger database is busy") from None
+            time.sleep(0.002)
+        else:
+            return
+
+
+def _postgresql(url: URL) -> Engine:
+    engine = sa.create_engine(
+        url,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=10,
+        connect_args={"connect_timeout": 5},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        autocommit, connection.autocommit = connection.autocommit, True
+        for setting in _SESSION_SETTINGS:
+            connection.execute(setting)
+        connection.autocommit = autocommit
+
+    return engine
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except exc.SQLAlchemyError as error:
+        # ``from None``: the original text can hold values of the statement.
+        raise _translated(error) from None
+    except sqlite3.Error as error:
+        # From the listeners above, where SQLAlchemy does not wrap.
+        raise StoreUnavailableError(f"the ledger database cannot be used ({_code(error)})") from None
+
+
+def _translated(error: exc.SQLAlchemyError) -> Exception:
+    code = _code(getattr(error, "orig", None) or error)
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return _ConnectionLostError(f"the connection to the ledger database was lost ({code})")
+    if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError):
+        return IntegrityError(
+            f"the ledger database refused a statement ({code}); run `audit-ledger migrate`, then `audit-ledger verify`"
+        )
+    return StoreUnavailableError(f"the ledger database cannot be used ({code})")
+
+
+def _code(error: BaseException) -> str:
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+    return f"{type(error).__name__} {code}" if code else type(error).__name__

@@ -1,0 +1,85 @@
+"""What happens in the one transaction that holds a ledger's head."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ledger.domain.events import Head, RecordedEvent, StreamVersions
+from ledger.domain.merkle import encode_frontier
+from ledger.errors import IntegrityError
+from ledger.storage import rows
+from ledger.storage.statements import select_dead, select_ids, select_versions
+from ledger.storage.tables import abandoned_streams, erasure_roots, event_keys, events, heads, shredded_keys
+
+
+class SqlHeadLock:
+    """Satisfies ``ledger.ports.HeadLock``. Made under the lock, and of no use after its transaction."""
+
+    def __init__(self, connection: Connection, ledger_id: UUID) -> None:
+        self._connection = connection
+        self._ledger_id = ledger_id
+        # SQLite has taken its one write lock at BEGIN IMMEDIATE; PostgreSQL takes the row's lock here. READ COMMITTED
+        # gives every later statement a snapshot that has what the previous holder has committed.
+        statement = sa.select(heads).where(heads.c.ledger_id == ledger_id).with_for_update()
+        row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise IntegrityError("a ledger has no head")
+        self._head = rows.head_from(row)
+
+    @property
+    def head(self) -> Head:
+        """As committed by the previous holder."""
+        return self._head
+
+    def find_ids(self, event_ids: Collection[UUID]) -> frozenset[UUID]:
+        """Which of these ids are recorded."""
+        return select_ids(self._connection, self._ledger_id, event_ids)
+
+    def versions(self, stream_refs: Collection[bytes]) -> StreamVersions:
+        """The versions of these streams."""
+        return select_versions(self._connection, self._ledger_id, stream_refs)
+
+    def shredded(self, key_ids: Collection[bytes]) -> frozenset[bytes]:
+        """Which of these keys are dead."""
+        return select_dead(self._connection, self._ledger_id, key_ids)
+
+    def abandoned(self, stream_refs: Collection[bytes]) -> frozenset[bytes]:
+        """Which of these refs were given up before their stream had an event."""
+        columns = abandoned_streams.c
+        statement = sa.select(columns.stream_ref).where(
+            columns.ledger_id == self._ledger_id, columns.stream_ref.in_(stream_refs)
+        )
+        return frozenset(self._connection.execute(statement).scalars())
+
+    def abandon(self, stream_ref: bytes) -> None:
+        """Give a ref up."""
+        row = {"ledger_id": self._ledger_id, "stream_ref": stream_ref}
+        self._connection.execute(sa.insert(abandoned_streams), row)
+
+    def write(self, recorded: Sequence[RecordedEvent], head: Head) -> None:
+        """Add the rows of these events and their keys, and move the head."""
+        self._connection.execute(sa.insert(events), [rows.event_row(event) for event in recorded])
+        keys = [row for event in recorded for row in rows.key_rows(event)]
+        if keys:
+            self._connection.execute(sa.insert(event_keys), keys)
+        self._connection.execute(
+            sa.update(heads)
+            .where(heads.c.ledger_id == self._ledger_id)
+            .values(
+                size=head.size,
+                frontier=encode_frontier(head.frontier),
+                last_recorded_at=head.last_recorded_at,
+            )
+        )
+
+    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
+        """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""
+        common = {"ledger_id": self._ledger_id, "erasure_id": erasure_id}
+        dead = [{**common, "key_id": key_id, "position": position} for key_id in key_ids]
+        if dead:
+            self._connection.execute(sa.insert(shredded_keys), dead)
+        self._connection.execute(sa.insert(erasure_roots), {**common, "root": root})

@@ -1,0 +1,66 @@
+"""The statement behind every query: from an ``EventFilter`` to SQL."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from ledger.domain.query import EventFilter, KeyCondition, Place
+from ledger.storage.tables import event_keys, events
+
+
+def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limit: int) -> sa.Select[Any]:
+    """The next events that match, in the filter's order, from the one behind ``after``."""
+    ordered = [events.c.position] if which.order_by == "recorded" else [_occurred(), events.c.position]
+    statement = (
+        sa.select(events)
+        .where(events.c.ledger_id == ledger_id, *_conditions(which))
+        .order_by(*(column.asc() if which.order == "asc" else column.desc() for column in ordered))
+        .limit(limit)
+    )
+    if after is None:
+        return statement
+    # A row comparison, so that events of one occurred-at are neither skipped nor given twice between pages.
+    here: Any = sa.tuple_(*ordered) if len(ordered) > 1 else ordered[0]
+    there: Any = sa.tuple_(after.occurred_at, after.position) if len(ordered) > 1 else after.position
+    return statement.where(here > there if which.order == "asc" else here < there)
+
+
+def _occurred() -> sa.ColumnElement[int]:
+    """An event without occurred-at occurred when it was recorded. Written as in the index."""
+    return sa.func.coalesce(events.c.occurred_at, events.c.recorded_at)
+
+
+def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [events.c.position.between(which.first_position, which.last_position)]
+    for column, value in (
+        (events.c.stream_ref, which.stream_ref),
+        (events.c.category, which.category),
+        (events.c.correlation_id, which.correlation_id),
+        (events.c.recorded_by, which.recorded_by),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if which.after_version:
+        conditions.append(events.c.stream_version > which.after_version)
+    if which.types:
+        conditions.append(events.c.event_type.in_(which.types))
+    if which.occurred_from is not None:
+        conditions.append(_occurred() >= which.occurred_from)
+    if which.occurred_to is not None:
+        conditions.append(_occurred() < which.occurred_to)
+    conditions.extend(_has_part(condition, which) for condition in which.keys)
+    return conditions
+
+
+def _has_part(condition: KeyCondition, which: EventFilter) -> sa.ColumnElement[bool]:
+    return events.c.position.in_(
+        sa.select(event_keys.c.position).where(
+            event_keys.c.ledger_id == events.c.ledger_id,
+            event_keys.c.key_id.in_(condition.key_ids),
+            event_keys.c.role.in_([int(role) for role in condition.roles]),
+            event_keys.c.position.between(which.first_position, which.last_position),
+        )
+    )

@@ -1,0 +1,76 @@
+"""Statements that look things up by many ids at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ledger.storage.tables import events, shredded_keys
+
+T = TypeVar("T")
+
+IDS_AT_ONCE: Final = 1000
+"""Ids in one IN list: below every engine's limit on parameters, whatever the size of a batch."""
+
+
+def in_chunks(values: Collection[T]) -> Iterator[list[T]]:
+    """Distinct values, in lists that fit one statement."""
+    distinct = list(dict.fromkeys(values))
+    for start in range(0, len(distinct), IDS_AT_ONCE):
+        yield distinct[start : start + IDS_AT_ONCE]
+
+
+def select_ids(connection: Connection, ledger_id: UUID, event_ids: Collection[UUID]) -> frozenset[UUID]:
+    """Which of these event ids are recorded."""
+    return frozenset(
+        event_id
+        for chunk in in_chunks(event_ids)
+        for event_id in connection.execute(
+            sa.select(events.c.event_id).where(events.c.ledger_id == ledger_id, events.c.event_id.in_(chunk))
+        ).scalars()
+    )
+
+
+def select_events_by_id(connection: Connection, ledger_id: UUID, event_ids: Collection[UUID]) -> list[sa.Row[Any]]:
+    """The rows of the events of these ids."""
+    return [
+        row
+        for chunk in in_chunks(event_ids)
+        for row in connection.execute(
+            sa.select(events).where(events.c.ledger_id == ledger_id, events.c.event_id.in_(chunk))
+        )
+    ]
+
+
+def select_versions(connection: Connection, ledger_id: UUID, stream_refs: Collection[bytes]) -> dict[bytes, int]:
+    """The newest version of each of these streams that has events.
+
+    One step down the index for each stream: a ``GROUP BY`` would read all the versions that a stream ever had.
+    """
+    versions: dict[bytes, int] = {}
+    for chunk in in_chunks(stream_refs):
+        wanted = sa.values(sa.column("stream_ref", sa.LargeBinary), name="wanted").data([(ref,) for ref in chunk]).cte()
+        newest = (
+            sa.select(sa.func.max(events.c.stream_version))
+            .where(events.c.ledger_id == ledger_id, events.c.stream_ref == wanted.c.stream_ref)
+            .scalar_subquery()
+        )
+        rows = connection.execute(sa.select(wanted.c.stream_ref, newest)).tuples()
+        versions.update((ref, version) for ref, version in rows if version is not None)
+    return versions
+
+
+def select_dead(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> frozenset[bytes]:
+    """Which of these keys are shredded."""
+    columns = shredded_keys.c
+    return frozenset(
+        key_id
+        for chunk in in_chunks(key_ids)
+        for key_id in connection.execute(
+            sa.select(columns.key_id).where(columns.ledger_id == ledger_id, columns.key_id.in_(chunk))
+        ).scalars()
+    )

@@ -1,0 +1,251 @@
+"""The ledger database behind ``ledger.ports.Store``, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine
+
+from ledger.domain.access import ApiKey, LedgerInfo
+from ledger.domain.events import Head, RecordedEvent, Role, StreamVersions
+from ledger.domain.query import EventFilter, Place
+from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavailableError
+from ledger.ports import KeyRow, KeyUsage, Shredding
+from ledger.storage import rows, selection, statements
+from ledger.storage.database import read, reading, writing
+from ledger.storage.head_lock import SqlHeadLock
+from ledger.storage.migrate import pending_migrations
+from ledger.storage.tables import api_keys, erasure_roots, event_keys, events, heads, ledgers, shredded_keys
+
+
+class SqlStore:
+    """One engine, shared by threads; every method is one short transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def locked_head(self, ledger_id: UUID) -> Iterator[SqlHeadLock]:
+        """One transaction that holds the head lock."""
+        with writing(self._engine) as connection:
+            yield SqlHeadLock(connection, ledger_id)
+
+    def add_ledger(self, ledger: LedgerInfo) -> None:
+        """Add a ledger and its empty head."""
+        with writing(self._engine) as connection:
+            if self._find_ledger(connection, ledger.name) is not None:
+                raise AlreadyExistsError("there is a ledger of this name", [Fault("/name", "is taken")])
+            values = {"ledger_id": ledger.ledger_id, "name": ledger.name, "created_at": ledger.created_at}
+            connection.execute(sa.insert(ledgers), {**values, "policy": "{}"})
+            head = {"ledger_id": ledger.ledger_id, "size": 0, "frontier": b"", "last_recorded_at": 0}
+            connection.execute(sa.insert(heads), head)
+
+    def ledgers(self) -> Sequence[LedgerInfo]:
+        """All ledgers in order of their names."""
+        statement = sa.select(ledgers).order_by(ledgers.c.name)
+        return [rows.ledger_from(row) for row in self._all(statement)]
+
+    def ledger(self, name: str) -> LedgerInfo | None:
+        """The ledger of this name."""
+        return read(self._engine, lambda connection: self._find_ledger(connection, name))
+
+    @staticmethod
+    def _find_ledger(connection: Connection, name: str) -> LedgerInfo | None:
+        row = connection.execute(sa.select(ledgers).where(ledgers.c.name == name)).one_or_none()
+        return rows.ledger_from(row) if row is not None else None
+
+    def head(self, ledger_id: UUID, *, settled: bool = False) -> Head:
+        """The committed head."""
+        if settled:
+            with self.locked_head(ledger_id) as lock:
+                return lock.head
+        row = self._one(sa.select(heads).where(heads.c.ledger_id == ledger_id))
+        if row is None:
+            raise IntegrityError("a ledger has no head")
+        return rows.head_from(row)
+
+    def find_events(self, ledger_id: UUID, event_ids: Collection[UUID]) -> Mapping[UUID, RecordedEvent]:
+        """The recorded events of these ids."""
+        found = read(self._engine, lambda connection: statements.select_events_by_id(connection, ledger_id, event_ids))
+        return {row.event_id: rows.event_from(row) for row in found}
+
+    def select_events(
+        self, ledger_id: UUID, which: EventFilter, after: Place | None, limit: int
+    ) -> Sequence[RecordedEvent]:
+        """The next events that match."""
+        statement = selection.select_events(ledger_id, which, after, limit)
+        return [rows.event_from(row) for row in self._all(statement)]
+
+    def events_at(self, ledger_id: UUID, positions: Collection[int]) -> Sequence[RecordedEvent]:
+        """The events at these positions."""
+        return [
+            rows.event_from(row)
+            for chunk in statements.in_chunks(positions)
+            for row in self._all(sa.select(events).where(events.c.ledger_id == ledger_id, events.c.position.in_(chunk)))
+        ]
+
+    def position_at(self, ledger_id: UUID, time: int, size: int) -> int:
+        """The last position below ``size`` that was recorded at or before ``time``."""
+
+        def search(connection: Connection) -> int:
+            # Recorded-at never decreases with position (I2), so a binary search down the primary key finds it without
+            # an index on time.
+            first, beyond = 0, size
+            while first < beyond:
+                middle = (first + beyond) // 2
+                recorded_at = _recorded_at(connection, ledger_id, middle)
+                first, beyond = (middle + 1, beyond) if recorded_at <= time else (first, middle)
+            return first - 1
+
+        return read(self._engine, search)
+
+    def recorded_at(self, ledger_id: UUID, position: int) -> int:
+        """The recorded-at of one event."""
+        return read(self._engine, lambda connection: _recorded_at(connection, ledger_id, position))
+
+    def versions(self, ledger_id: UUID, stream_refs: Collection[bytes]) -> StreamVersions:
+        """The versions of these streams."""
+        return read(self._engine, lambda connection: statements.select_versions(connection, ledger_id, stream_refs))
+
+    def shreddings(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, Shredding]:
+        """For those of these keys that are dead: since when and by which erasure."""
+        return {
+            row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id)
+            for chunk in statements.in_chunks(key_ids)
+            for row in self._all(_select_shreddings(ledger_id).where(shredded_keys.c.key_id.in_(chunk)))
+        }
+
+    def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:
+        """Every dead key of a ledger."""
+        found = self._all(_select_shreddings(ledger_id))
+        return {row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id) for row in found}
+
+    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes]) -> KeyUsage:
+        """How many events have a part under one of these keys."""
+        if not key_ids:
+            return KeyUsage(0, None, None)
+        position = event_keys.c.position
+        statement = sa.select(
+            sa.func.count(sa.distinct(position)).label("events"),
+            sa.func.min(position).label("first"),
+            sa.func.max(position).label("last"),
+        ).where(
+            event_keys.c.ledger_id == ledger_id,
+            event_keys.c.key_id.in_(key_ids),
+            event_keys.c.role != int(Role.SHREDDED),
+        )
+        found = self._all(statement)[0]
+        return KeyUsage(found.events, found.first, found.last)
+
+    def event_keys(self, ledger_id: UUID, first: int, last: int, key_ids: Collection[bytes]) -> Sequence[KeyRow]:
+        """The rows of ``event_keys`` of these keys and positions."""
+        columns = event_keys.c
+        return [
+            (row.position, row.part, row.role, row.key_id)
+            for chunk in statements.in_chunks(key_ids)
+            for row in self._all(
+                sa.select(event_keys).where(
+                    columns.ledger_id == ledger_id, columns.key_id.in_(chunk), columns.position.between(first, last)
+                )
+            )
+        ]
+
+    def count_event_keys(self, ledger_id: UUID) -> int:
+        """How many rows of ``event_keys`` a ledger has."""
+        statement = sa.select(sa.func.count()).select_from(event_keys).where(event_keys.c.ledger_id == ledger_id)
+        return int(self._all(statement)[0][0])
+
+    def scan_event_keys(self, ledger_id: UUID, after: KeyRow | None, limit: int) -> Sequence[KeyRow]:
+        """The next rows of ``event_keys`` in order of key_id, position and part."""
+        columns = event_keys.c
+        order = (columns.key_id, columns.position, columns.part)
+        statement = sa.select(event_keys).where(columns.ledger_id == ledger_id).order_by(*order).limit(limit)
+        if after is not None:
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(after[3], after[0], after[1]))
+        return [(row.position, row.part, row.role, row.key_id) for row in self._all(statement)]
+
+    def erasure_root(self, ledger_id: UUID, erasure_id: UUID) -> bytes:
+        """The root of the tree that ends with this erasure's ``SubjectErased``."""
+        row = self._one(
+            sa.select(erasure_roots.c.root).where(
+                erasure_roots.c.ledger_id == ledger_id, erasure_roots.c.erasure_id == erasure_id
+            )
+        )
+        if row is None:
+            raise IntegrityError("the root of an erasure is missing")
+        return bytes(row.root)
+
+    def add_api_key(self, key: ApiKey) -> None:
+        """Add an API key."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.insert(api_keys), rows.api_key_row(key))
+
+    def api_keys(self) -> Sequence[ApiKey]:
+        """All API keys, oldest first."""
+        statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id)
+        return [rows.api_key_from(row) for row in self._all(statement)]
+
+    def api_key(self, key_id: UUID) -> ApiKey | None:
+        """The API key of this id."""
+        row = self._one(sa.select(api_keys).where(api_keys.c.key_id == key_id))
+        return rows.api_key_from(row) if row is not None else None
+
+    def revoke_api_key(self, key_id: UUID, now: int) -> bool:
+        """Revoke an API key."""
+        with writing(self._engine) as connection:
+            first_time = sa.func.coalesce(api_keys.c.revoked_at, now)
+            statement = sa.update(api_keys).where(api_keys.c.key_id == key_id).values(revoked_at=first_time)
+            return connection.execute(statement).rowcount == 1
+
+    def touch_api_key(self, key_id: UUID, now: int) -> None:
+        """Note that an API key was used."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.update(api_keys).where(api_keys.c.key_id == key_id).values(last_used_at=now))
+
+    def check(self) -> None:
+        """Raise ``StoreUnavailableError`` unless the database answers and has this version's tables."""
+        with reading(self._engine) as connection:
+            connection.execute(sa.select(ledgers.c.ledger_id).limit(1))
+        if pending_migrations(self._engine):
+            raise StoreUnavailableError("the ledger database has pending migrations; run `audit-ledger migrate`")
+
+    def _all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        return read(self._engine, lambda connection: connection.execute(statement).all())
+
+    def _one(self, statement: sa.Executable) -> sa.Row[Any] | None:
+        return read(self._engine, lambda connection: connection.execute(statement).one_or_none())
+
+
+def _recorded_at(connection: Connection, ledger_id: UUID, position: int) -> int:
+    statement = sa.select(events.c.recorded_at).where(events.c.ledger_id == ledger_id, events.c.position == position)
+    recorded_at = connection.execute(statement).scalar_one_or_none()
+    if recorded_at is None:
+        raise IntegrityError(f"the event at position {position} is missing; run `audit-ledger verify`")
+    return int(recorded_at)
+
+
+def _select_shreddings(ledger_id: UUID) -> sa.Select[Any]:
+    # An outer join: a key stays dead even where somebody has removed its SubjectErased.
+    return (
+        sa.select(
+            shredded_keys.c.key_id,
+            shredded_keys.c.position,
+            shredded_keys.c.erasure_id,
+            sa.func.coalesce(events.c.recorded_at, 0).label("recorded_at"),
+        )
+        .select_from(
+            shredded_keys.outerjoin(
+                events,
+                sa.and_(events.c.ledger_id == shredded_keys.c.ledger_id, events.c.position == shredded_keys.c.position),
+            )
+        )
+        .where(shredded_keys.c.ledger_id == ledger_id)
+    )

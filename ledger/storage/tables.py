@@ -1,0 +1,124 @@
+"""The tables of the ledger database (design §4), as the statements see them.
+
+Times are microseconds since 1970-01-01 UTC; refs are 16 bytes, key ids and hashes 32. ``ledger_id`` leads every key,
+so that the schema can be distributed by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class Id(TypeDecorator[UUID]):
+    """A UUID: the native type of PostgreSQL, 16 bytes in SQLite."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+        native = dialect.name == "postgresql"
+        return dialect.type_descriptor(sa.Uuid(as_uuid=True) if native else sa.LargeBinary(16))
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+        return value if value is None or dialect.name == "postgresql" else value.bytes
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+        return value if value is None or isinstance(value, UUID) else UUID(bytes=value)
+
+
+metadata = sa.MetaData()
+
+ledgers = sa.Table(
+    "ledgers",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+)
+
+heads = sa.Table(
+    "heads",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("last_recorded_at", sa.BigInteger, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("event_id", Id, nullable=False),
+    sa.Column("stream_ref", sa.LargeBinary, nullable=False),
+    sa.Column("stream_version", sa.BigInteger, nullable=False),
+    sa.Column("category", sa.Text, nullable=False),
+    sa.Column("event_type", sa.Text, nullable=False),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("recorded_at", sa.BigInteger, nullable=False),
+    sa.Column("occurred_at", sa.BigInteger),
+    sa.Column("correlation_id", Id),
+    sa.Column("causation_id", Id),
+    sa.Column("recorded_by", Id, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("leaf_hash", sa.LargeBinary, nullable=False),
+)
+
+event_keys = sa.Table(
+    "event_keys",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("key_id", sa.LargeBinary, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("part", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("role", sa.SmallInteger, nullable=False),
+)
+
+shredded_keys = sa.Table(
+    "shredded_keys",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("key_id", sa.LargeBinary, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("erasure_id", Id, nullable=False),
+)
+
+erasure_roots = sa.Table(
+    "erasure_roots",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("erasure_id", Id, primary_key=True),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+)
+
+abandoned_streams = sa.Table(
+    "abandoned_streams",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("stream_ref", sa.LargeBinary, primary_key=True),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("key_id", Id, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("roles", sa.Text, nullable=False),
+    sa.Column("ledger_id", Id),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("last_used_at", sa.BigInteger),
+)
+
+APPEND_ONLY = ("events", "event_keys", "shredded_keys", "erasure_roots", "abandoned_streams")
+"""Tables whose rows the database itself refuses to change or delete (I1)."""
