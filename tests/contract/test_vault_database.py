@@ -1,0 +1,303 @@
+"""The vault's migrations, grants and connections, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+
+from keyvault import database, tables
+from keyvault.database import make_engine
+from keyvault.errors import ConnectionLostError, KeyVaultError, VaultUnavailableError
+from keyvault.migrate import GRANTS, VERSION_TABLE, migrate, pending_migrations
+from tests.contract.vault_world import (
+    LEDGER,
+    World,
+    at_once,
+    begin,
+    erase,
+    key_of,
+    postgresql_world,
+    service_role,
+    set_up,
+    sqlite_world,
+    status_of,
+)
+from tests.support.postgres import PostgresCluster
+
+HOLD_WRITE_LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(1.5)
+connection.execute("COMMIT")
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """An empty database."""
+    if request.param == "sqlite":
+        with sqlite_world(tmp_path) as world:
+            yield world
+    else:
+        with postgresql_world(request.getfixturevalue("postgres"), tmp_path) as world:
+            yield world
+
+
+# Migrations
+
+
+def test_migrating_a_populated_vault_loses_nothing(empty_world: World) -> None:
+    """Forward from the first schema with living keys, fences and an open erasure in it: all of it still works."""
+    admin = empty_world.admin()
+    migrate(admin, service_role(empty_world), revision="0001")
+    assert pending_migrations(admin)
+    vault = empty_world.open()
+    vault.initialise()
+    vault.create_ledger(LEDGER)
+    living, gone = key_of(vault, "patient:A"), key_of(vault, "patient:B")
+    erase(vault, "patient:B", 1)
+    key_of(vault, "patient:C")
+    begin(vault, "patient:C", 2)
+    before = empty_world.everything()
+    migrate(admin, service_role(empty_world))
+    assert not pending_migrations(admin)
+    assert before == empty_world.everything()
+    later = empty_world.open()
+    assert not pending_migrations(later.engine)
+    assert (status_of(later, living), status_of(later, gone)) == ("living", "fenced")
+    assert later.finish_erasure(LEDGER, later.open_erasures()[0].erasure_id, 5).done
+
+
+def test_migrations_make_the_tables_of_the_code(empty_world: World) -> None:
+    """After the last migration the database is exactly what ``tables.py`` says."""
+    migrate(empty_world.admin())
+
+    def differences(connection: Connection) -> list[object]:
+        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata))
+
+    assert database.read(empty_world.admin(), differences) == []
+
+
+def test_ledger_id_leads_every_key_and_index(empty_world: World) -> None:
+    """The schema can be distributed by ledger; the exceptions are those of the design."""
+    migrate(empty_world.admin())
+
+    def leading(connection: Connection) -> set[tuple[str | None, str | None]]:
+        inspector = inspect(connection)
+        found: set[tuple[str | None, str | None]] = set()
+        for name in tables.metadata.tables:
+            primary = inspector.get_pk_constraint(name)
+            found.add((primary["name"], primary["constrained_columns"][0]))
+            for index in inspector.get_indexes(name):
+                found.add((index["name"], index["column_names"][0]))
+            for unique in inspector.get_unique_constraints(name):
+                found.add((unique["name"], unique["column_names"][0]))
+            for foreign in inspector.get_foreign_keys(name):
+                found.add((foreign["name"], foreign["constrained_columns"][0]))
+        return found
+
+    others = {(name, column) for name, column in database.read(empty_world.admin(), leading) if column != "ledger_id"}
+    assert {"epoch", "state", "key_id", "erasure_id"} == {column for _, column in others}
+    assert {"subject_keys_pkey", "fences_pkey", "erasures_pkey", "epochs_one_current"} == {
+        name for name, column in others if column != "epoch"
+    }
+
+
+def test_many_who_migrate_at_once_migrate_once(empty_world: World) -> None:
+    """Processes that start together wait for each other."""
+    engines = [make_engine(empty_world.admin_url) for _ in range(3)]
+    at_once(*(partial(migrate, engine) for engine in engines))
+    for engine in engines:
+        engine.dispose()
+    assert not pending_migrations(empty_world.admin())
+
+
+def test_a_vault_that_was_not_migrated_says_so(empty_world: World) -> None:
+    """Before the migrations every use is one of the vault's own errors."""
+    assert pending_migrations(empty_world.admin())
+    with pytest.raises(KeyVaultError):
+        empty_world.open().check()
+
+
+# Grants
+
+
+def test_the_service_has_the_rights_it_needs_and_no_more(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """I1, I8: with the service's own login neither fences nor names can be changed, and only key rows deleted."""
+    with postgresql_world(postgres, tmp_path) as world:
+        vault = set_up(world)
+        key_of(vault, "patient:A")
+        erase(vault, "patient:A")
+        key_of(vault, "patient:B")
+        forbidden = [
+            *(f"DELETE FROM {name}" for name in GRANTS if name not in ("subject_keys", "streams")),
+            *(f"TRUNCATE {name} CASCADE" for name in GRANTS),
+            "UPDATE fences SET purpose = 'x'",
+            "UPDATE subject_keys SET wrapped_dek = ''",
+            "UPDATE subject_names SET subject_ref = ''",
+            "UPDATE streams SET owner_ref = NULL",
+            "UPDATE ledger_secrets SET wrapped = ''",
+            "UPDATE erasures SET key_ids = '[]'",
+            "UPDATE keyvault_version SET version_num = '0'",
+            "ALTER TABLE fences DISABLE TRIGGER ALL",
+            "CREATE TABLE mine (x int)",
+        ]
+        before = world.everything()
+        for statement in forbidden:
+            with pytest.raises(KeyVaultError, match="42501"), database.writing(vault.engine) as connection:
+                connection.execute(text(statement))
+        assert before == world.everything()
+
+
+# Connections
+
+
+def test_a_lost_connection_is_survived_by_reads(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """A read whose connection dies under it is done once more; a second loss is told as unavailable."""
+    with postgresql_world(postgres, tmp_path) as world:
+        vault = set_up(world)
+        key_id = key_of(vault, "patient:A")
+        with postgres.connect() as hand:
+            hand.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
+            )
+        assert status_of(vault, key_id) == "living"
+        attempts: list[int] = []
+
+        def die(times: int, connection: Connection) -> int:
+            attempts.append(1)
+            if len(attempts) <= times:
+                connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            return connection.execute(text("SELECT 7")).scalar_one()  # type: ignore[no-any-return]  # a literal
+
+        assert database.read(vault.engine, lambda connection: die(1, connection)) == 7
+        attempts.clear()
+        with pytest.raises(ConnectionLostError):
+            database.read(vault.engine, lambda connection: die(9, connection))
+        assert len(attempts) == 2
+        attempts.clear()
+        with pytest.raises(VaultUnavailableError), database.writing(vault.engine) as connection:
+            die(9, connection)
+        assert len(attempts) == 1
+
+
+def test_a_server_that_is_away_is_unavailable(tmp_path: Path, postgres: PostgresCluster) -> None:
+    """I9: no connection is an error of its own, and shows no password."""
+    url = postgres.url("nowhere").replace(f":{postgres.port}/", ":1/")
+    world = World(url, url, tmp_path)
+    with pytest.raises(VaultUnavailableError) as raised:
+        world.open().look_up_keys(LEDGER, [b"k" * 32])
+    assert postgres.superuser.password not in str(raised.value)
+    world.close()
+
+
+def test_postgresql_statements_have_limits(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """A statement, a wait for a lock or a forgotten transaction does not block others for ever."""
+    with postgresql_world(postgres, tmp_path) as world:
+        settings = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_isolation"]
+        with database.reading(world.admin()) as connection:
+            found = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in settings]
+        assert found == ["30s", "10s", "1min", "read committed"]
+
+
+def test_sqlite_is_durable_private_and_shreds(tmp_path: Path) -> None:
+    """WAL with full sync, foreign keys, zeroed deleted rows; nobody else can read the files."""
+    with sqlite_world(tmp_path) as world:
+        set_up(world)
+        with database.reading(world.admin()) as connection:
+            pragmas = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+            found = [connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in pragmas]
+        assert found == ["wal", 2, 1, 1]
+        files = list(tmp_path.glob("keyvault.db*"))
+        assert len(files) == 3
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_sqlite_waits_for_another_process(tmp_path: Path) -> None:
+    """A writer waits until another process has let go of the file; readers do not wait at all."""
+    with sqlite_world(tmp_path) as world:
+        vault = set_up(world)
+        key_id = key_of(vault, "patient:A")
+        command = [sys.executable, "-c", HOLD_WRITE_LOCK, str(tmp_path / "keyvault.db")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            assert status_of(vault, key_id) == "living"
+            assert holder.poll() is None
+            assert key_of(vault, "patient:B")
+        assert holder.returncode == 0
+
+
+def test_errors_show_no_values(empty_world: World) -> None:
+    """I5: what the database says about values of a statement stays out of the error, its cause and its context."""
+    set_up(empty_world)
+    secret = b"canary-in-a-parameter"
+    row = tables.subjects.insert().values(ledger_id=LEDGER, subject_ref=secret, state="active", changed_at=1)
+    with database.writing(empty_world.admin()) as connection:
+        connection.execute(row)
+    with pytest.raises(KeyVaultError) as raised, database.writing(empty_world.admin()) as connection:
+        connection.execute(row)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    for shown in (str(raised.value), repr(raised.value)):
+        assert secret.decode() not in shown
+        assert secret.hex() not in shown
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d", "postgresql://u:secret@h/d"]
+)
+def test_other_databases_are_refused(url: str) -> None:
+    """Only a SQLite file or PostgreSQL through psycopg; the error names them, and no password."""
+    with pytest.raises(KeyVaultError, match="sqlite:///PATH") as raised:
+        make_engine(url)
+    assert "secret" not in str(raised.value)
+
+
+# The queue of writers
+
+
+def test_threads_get_the_lock_in_order_of_arrival() -> None:
+    """No writer starves: who came first goes first, and nobody barges in."""
+    lock, order, threads = database.FairLock(), list[int](), list[threading.Thread]()
+
+    def work(n: int) -> None:
+        with lock.held(10):
+            order.append(n)
+
+    with lock.held(10):
+        for n in range(8):
+            threads.append(threading.Thread(target=work, args=(n,)))
+            threads[-1].start()
+            while len(lock._waiting) <= n:
+                pass
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+
+
+def test_who_waits_too_long_gives_up_and_leaves_the_queue() -> None:
+    """A writer that gives up is told that the vault is busy, and the lock goes on to the next."""
+    lock = database.FairLock()
+    with lock.held(1):
+        with pytest.raises(VaultUnavailableError), lock.held(0.01):
+            pass
+        assert not lock._waiting
+    with lock.held(0.01):
+        pass
+    with pytest.raises(ZeroDivisionError), lock.held(1):
+        raise ZeroDivisionError
+    with lock.held(0.01):
+        pass
