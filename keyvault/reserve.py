@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, name_store, store
+from keyvault import database, erasure_store, name_store, store
 from keyvault.envelope import REF_SIZE
 from keyvault.epochs import held_epoch
 from keyvault.errors import TooManyPurposesError, VaultUnavailableError
@@ -93,8 +93,9 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
     streams = {name: by_hash[digest] for name, digest in hashes.items() if digest in by_hash}
     owners = {name: owner for name, owner in request.streams.items() if name not in streams}
 
-    names = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
-    name_hashes = {name: ledger.subject_hash(name) for name in names}
+    needed = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
+    named = needed | {owner for owner in request.streams.values() if owner is not None}
+    name_hashes = {name: ledger.subject_hash(name) for name in named}
     rows = name_store.subjects_by_name(connection, ledger_id, name_hashes.values())
     known = {name: rows[digest] for name, digest in name_hashes.items() if digest in rows}
 
@@ -105,6 +106,12 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
         if entry.owner_ref is not None and owner_state is not None:
             states[entry.owner_ref] = owner_state
             wanted.add((entry.owner_ref, ""))
+
+    # An erasure of everything refuses from its first step on; one of some purposes lets the others wait for its end.
+    for ref in [ref for ref, state in states.items() if state == "erasing"]:
+        under_way = erasure_store.open_erasure_of(connection, ledger_id, ref)
+        if under_way is None or under_way.next_state == "erased":
+            states[ref] = "erased"
 
     living = {
         (row.subject_ref, row.purpose): row
@@ -129,7 +136,7 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
         keys={pair: row for pair, row in living.items() if pair in wanted},
         refused=refused,
         used_purposes=_purposes_by_ref(living.keys() | fenced),
-        missing_subjects=frozenset(names - known.keys()),
+        missing_subjects=frozenset(needed - known.keys()),
         missing_streams=frozenset(missing_streams),
         missing_keys=frozenset(lacking - refused.keys()),
     )

@@ -59,7 +59,7 @@ def select_versions(connection: Connection, ledger_id: UUID, stream_refs: Collec
             .where(events.c.ledger_id == ledger_id, events.c.stream_ref == wanted.c.stream_ref)
             .scalar_subquery()
         )
-        rows = connection.execute(sa.select(wanted.c.stream_ref, newest)).tuples()
+        rows = connection.execute(sa.select(wanted.c.stream_ref, newest)).all()
         versions.update((ref, version) for ref, version in rows if version is not None)
     return versions
 
