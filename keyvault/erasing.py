@@ -47,7 +47,7 @@ def begin(
         if row is None:
             raise UnknownSubjectError("the vault knows no subject of this ref")
         return (
-            erasure_store.open_erasure_of(connection, request.ledger_id, ref)
+            erasure_store.open_erasures_of(connection, request.ledger_id, [ref]).get(ref)
             or _already_done(connection, row, request)
             or _begin_new(connection, row, request)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -54,13 +54,15 @@ def erasures_by_id(connection: Connection, ledger_id: UUID, ids: Collection[UUID
     return found
 
 
-def open_erasure_of(connection: Connection, ledger_id: UUID, ref: bytes) -> ErasureEntry | None:
-    """The erasure of this subject that has begun and is not done; there is at most one."""
-    statement = select(erasures).where(
-        erasures.c.ledger_id == ledger_id, erasures.c.subject_ref == ref, erasures.c.state != "done"
-    )
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else _entry(row)
+def open_erasures_of(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Mapping[bytes, ErasureEntry]:
+    """Ref → the erasure of this subject that has begun and is not done; there is at most one."""
+    found = {}
+    for chunk in chunks(refs):
+        statement = select(erasures).where(
+            erasures.c.ledger_id == ledger_id, erasures.c.subject_ref.in_(chunk), erasures.c.state != "done"
+        )
+        found.update({row.subject_ref: _entry(row) for row in connection.execute(statement)})
+    return found
 
 
 def erasure_of_everything(connection: Connection, ledger_id: UUID, ref: bytes) -> ErasureEntry | None:

@@ -108,9 +108,10 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
             wanted.add((entry.owner_ref, ""))
 
     # An erasure of everything refuses from its first step on; one of some purposes lets the others wait for its end.
-    for ref in [ref for ref, state in states.items() if state == "erasing"]:
-        under_way = erasure_store.open_erasure_of(connection, ledger_id, ref)
-        if under_way is None or under_way.next_state == "erased":
+    erasing = {ref for ref, state in states.items() if state == "erasing"}
+    under_way = erasure_store.open_erasures_of(connection, ledger_id, erasing)
+    for ref in erasing:
+        if ref not in under_way or under_way[ref].next_state == "erased":
             states[ref] = "erased"
 
     living = {

@@ -106,7 +106,6 @@ def test_nothing_is_minted_once_an_erasure_has_begun(world: World, vault: Vault,
     entry = begin(vault, "patient:A")
     if finished:
         vault.finish_erasure(LEDGER, entry.erasure_id, NOW)
-    why = "erased" if finished else "erasing"
     keys = world.rows("subject_keys")
     for opened in (vault, world.open()):
         for mint in (False, True):
@@ -114,12 +113,24 @@ def test_nothing_is_minted_once_an_erasure_has_begun(world: World, vault: Vault,
                 LEDGER, {"patient-A": "patient:A"}, [("patient:A", "new"), ("patient:A", "actor")], mint=mint
             )
             assert reservation.complete
-            assert {(ref, "new"): why, (ref, ""): why} == reservation.refused
+            assert {(ref, "new"): "erased", (ref, ""): "erased"} == reservation.refused
             assert reservation.streams == {}
             assert reservation.keys[ref, "actor"].key_id == actor_key
             assert ((ref, "") in reservation.keys) == (not finished)
     assert keys == world.rows("subject_keys")
     assert opened.reserve(LEDGER, {"patient-B": "patient:B"}, [], mint=True).streams.keys() == {"patient-B"}
+
+
+def test_other_purposes_wait_for_the_end_of_a_partial_erasure(vault: Vault) -> None:
+    """I8: nothing is minted while a part is being erased, but that is no reason to refuse for good."""
+    key_of(vault, "patient:A", "x")
+    ref = ref_of(vault, "patient:A")
+    entry = begin(vault, "patient:A", 1, ["x"])
+    waiting = vault.reserve(LEDGER, {"patient-A": "patient:A"}, [("patient:A", "new")], mint=True)
+    assert ({(ref, "new"): "erasing", (ref, ""): "erasing"}, {}) == (waiting.refused, waiting.streams)
+    vault.finish_erasure(LEDGER, entry.erasure_id, NOW)
+    after = vault.reserve(LEDGER, {"patient-A": "patient:A"}, [("patient:A", "new")], mint=True)
+    assert ({}, {(ref, "new"), (ref, "")}, {"patient-A"}) == (after.refused, set(after.keys), set(after.streams))
 
 
 def test_the_open_erasure_is_given_back(vault: Vault) -> None:
