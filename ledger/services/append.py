@@ -62,16 +62,18 @@ def append_events(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent
 def _append(
     deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], ids: Sequence[UUID], recorded_by: UUID
 ) -> AppendResult:
+    dead: frozenset[bytes] = frozenset()
     for _ in range(ATTEMPTS):
         known = deps.store.find_events(ledger_id, ids)
         if known:
             return answer_repeat(deps, ledger_id, events, ids, known)
         candidates = _candidates(with_names(deps, ledger_id, events), ids)
         try:
-            sealed = prepare(deps, ledger_id, candidates, recorded_by)
+            sealed = prepare(deps, ledger_id, candidates, recorded_by, dead)
             with deps.store.locked_head(ledger_id) as lock:
                 recorded = _write(deps, lock, candidates, sealed)
-        except OvertakenError:
+        except OvertakenError as overtaken:
+            dead |= overtaken.dead
             continue
         return AppendResult(tuple(appended(event) for event in recorded), duplicate=False)
     raise BusyError("others keep changing the same streams; try again")
@@ -98,11 +100,14 @@ def _write(
     # I8: an eraser who held this lock before us has written here which keys must never be used again.
     dead = lock.shredded(used_keys(sealed))
     if dead:
-        raise erased(
-            candidate.fault("", "its subject, or the owner of its stream, was erased")
+        hit = [
+            candidate
             for candidate, event in zip(candidates, sealed, strict=True)
             if any(part.key_id in dead for part in event.parts)
-        )
+        ]
+        if all(candidate.event.omit_erased for candidate in hit):
+            raise OvertakenError(dead)
+        raise erased(candidate.fault("", "its subject, or the owner of its stream, was erased") for candidate in hit)
     refs = [event.envelope.stream_ref for event in sealed]
     versions = lock.versions(set(refs))
     check_versions(expectations(candidates, refs), versions)

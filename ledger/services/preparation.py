@@ -16,7 +16,14 @@ from ledger.services.recording import PlainPart, seal_event
 
 
 class OvertakenError(Exception):
-    """Somebody else changed, before the head was locked, what this append was prepared for. Prepare it again."""
+    """Somebody else changed, before the head was locked, what this append was prepared for. Prepare it again.
+
+    ``dead``: keys that turned out to be shredded. The vault may still hold them for a moment.
+    """
+
+    def __init__(self, dead: frozenset[bytes] = frozenset()) -> None:
+        super().__init__()
+        self.dead = dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +42,18 @@ class Candidate:
 
 
 def prepare(
-    deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate], recorded_by: UUID
+    deps: Dependencies,
+    ledger_id: UUID,
+    candidates: Sequence[Candidate],
+    recorded_by: UUID,
+    dead: frozenset[bytes] = frozenset(),
 ) -> list[SealedEvent]:
-    """Reserve what the batch needs and seal its events.
+    """Reserve what the batch needs and seal its events. ``dead``: keys not to be used, whatever the vault says.
 
     Raises ``OvertakenError``, ``VersionConflictError``, ``SubjectErasedError``, ``BusyError``, ``TooLargeError``.
     """
-    reservation = _reserve(deps, ledger_id, candidates)
-    return [_seal(ledger_id, candidate, reservation, recorded_by) for candidate in candidates]
+    keys = _Keys(_reserve(deps, ledger_id, candidates), dead)
+    return [_seal(ledger_id, candidate, keys, recorded_by) for candidate in candidates]
 
 
 def expectations(candidates: Iterable[Candidate], refs: Iterable[bytes]) -> list[Expectation]:
@@ -110,12 +121,38 @@ def _give_up_strays(
         raise OvertakenError
 
 
-def _seal(ledger_id: UUID, candidate: Candidate, reservation: Reservation, recorded_by: UUID) -> SealedEvent:
-    entry = reservation.streams.get(candidate.stream)
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What was reserved, less the keys that are known to be dead."""
+
+    reserved: Reservation
+    dead: frozenset[bytes]
+
+    def living(self, ref: bytes, purpose: str) -> DataKey | None:
+        """The key of a subject and purpose, if it may be used."""
+        key = self.reserved.keys.get((ref, purpose))
+        return key if key is not None and key.key_id not in self.dead else None
+
+    def demand(self, ref: bytes, purpose: str, fault: Fault) -> DataKey:
+        """The key of a subject and purpose; without it the append is refused."""
+        key = self.living(ref, purpose)
+        if key is not None:
+            return key
+        if self.reserved.refused.get((ref, purpose)) == "erasing":
+            raise BusyError("an erasure of the subject is under way; try again in a moment", [fault])
+        raise erased([fault])
+
+
+def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID) -> SealedEvent:
+    entry = keys.reserved.streams.get(candidate.stream)
     if entry is None:
-        raise erased([candidate.fault("/subject", "the subject was erased")])
-    parts = _parts(candidate, reservation)
-    name_key = _name_key(candidate, entry.owner_ref, reservation)
+        raise erased([candidate.fault("/subject", "was erased")])
+    parts = _parts(candidate, keys)
+    if entry.owner_ref is None:
+        name_key = keys.reserved.ledger_key
+    else:
+        # Not even `if_erased: omit` gets past this: the name of the stream is the erased person's data.
+        name_key = keys.demand(entry.owner_ref, "", candidate.fault("/stream", "is a stream of one who was erased"))
     carrier = next((number for number, part in enumerate(parts) if part.key_id == name_key.key_id), None)
     if carrier is None:
         parts.append(PlainPart(Role.STREAM_NAME, name_key.key_id, name_key, stream=candidate.stream))
@@ -127,41 +164,25 @@ def _seal(ledger_id: UUID, candidate: Candidate, reservation: Reservation, recor
     return sealed
 
 
-def _name_key(candidate: Candidate, owner_ref: bytes | None, reservation: Reservation) -> DataKey:
-    """The key of the stream's name: its owner's, or the ledger's own."""
-    if owner_ref is None:
-        return reservation.ledger_key
-    # Not even `if_erased: omit` gets past this: the name of the stream is the erased person's data.
-    return _key(reservation, owner_ref, "", candidate.fault("/stream", "the owner of the stream was erased"))
-
-
-def _parts(candidate: Candidate, reservation: Reservation) -> list[PlainPart]:
+def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
     """The parts of an event in part order, without the stream's name."""
     event = candidate.event
     parts = []
     for number, (role, part) in enumerate(event.personal):
         name = part.subject or ""
         fault = candidate.fault(_where(role, number - len(event.personal) + len(event.further)), "was erased")
-        ref = reservation.subjects.get(name)
+        ref = keys.reserved.subjects.get(name)
         if ref is None:
             raise erased([fault])
-        if event.omit_erased and reservation.refused.get((ref, part.purpose)) == "erased":
+        gone = keys.living(ref, part.purpose) is None and keys.reserved.refused.get((ref, part.purpose)) != "erasing"
+        if event.omit_erased and gone:
             continue
-        key = _key(reservation, ref, part.purpose, fault)
+        key = keys.demand(ref, part.purpose, fault)
         parts.append(PlainPart(role, key.key_id, key, subject=name, data=part.data))
     if event.nonpersonal is not None:
-        own = reservation.ledger_key
+        own = keys.reserved.ledger_key
         parts.append(PlainPart(Role.NONPERSONAL, own.key_id, own, data=event.nonpersonal))
     return parts
-
-
-def _key(reservation: Reservation, ref: bytes, purpose: str, fault: Fault) -> DataKey:
-    key = reservation.keys.get((ref, purpose))
-    if key is not None:
-        return key
-    if reservation.refused.get((ref, purpose)) == "erasing":
-        raise BusyError("an erasure of the subject is under way; try again in a moment", [fault])
-    raise erased([fault])
 
 
 def _envelope(ledger_id: UUID, candidate: Candidate, stream_ref: bytes) -> Envelope:
