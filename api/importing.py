@@ -255,6 +255,14 @@ class CsvRows:
             yield line.decode("utf-8-sig" if self._lines == 1 else "utf-8", errors="surrogateescape")
 
 
+def read_event(text: bytes) -> Any:
+    """The ``LineReader`` of NDJSON: as ``parse_json``, with complaints that speak of a line."""
+    try:
+        return parse_json(text)
+    except MalformedError as error:
+        raise MalformedError(error.detail.removeprefix("the body ").replace("line 1, ", "")) from None
+
+
 def read_row(layout: CsvLayout, text: bytes) -> Any:
     """The ``LineReader`` of ``CsvRows``: from a row's cells as JSON to the JSON of an event."""
     return event_of_row(layout, json.loads(text))

@@ -53,7 +53,8 @@ def test_a_row_becomes_the_event_that_the_mapping_says() -> None:
 def test_dotted_fields_reach_into_actor_data_and_nonpersonal() -> None:
     """Everything behind the parent is the member's name, dots included."""
     maps = (
-        *MAPS[:3], "actor.subject=group:{time}", "actor.data.ip={age}", "nonpersonal.ward.name={activity}", "data.a.b={case}",
+        *MAPS[:3], "actor.subject=group:{time}", "actor.data.ip={age}", "nonpersonal.ward.name={activity}",
+        "data.a.b={case}",
     )  # fmt: skip
     event = event_of_row(layout(*maps), ["A", "CRP", "L", "10.0.0.1"])
     assert event["actor"] == {"subject": "group:L", "data": {"ip": "10.0.0.1"}}
@@ -108,8 +109,8 @@ def test_column_names_with_colons_and_doubled_braces_are_understood() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["stream", "stream=", "=x", "nothing={a}", "data=x", "data.=x", "actor.data.=x", "stream={", "stream=}", "stream={}",
-     "stream=a{b", "parts={a}", "actor.nothing=x"],
+    ["stream", "stream=", "=x", "nothing={a}", "data=x", "data.=x", "actor.data.=x", "stream={", "stream=}",
+     "stream={}", "stream=a{b", "parts={a}", "actor.nothing=x"],
 )  # fmt: skip
 def test_a_mapping_that_cannot_be_meant_is_refused(text: str) -> None:
     """Each wrong mapping is a complaint to whoever typed it."""

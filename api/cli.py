@@ -1,0 +1,33 @@
+"""``audit-ledger``: the command line."""
+
+from __future__ import annotations
+
+import click
+
+from api.commands.access import keys, ledgers
+from api.commands.asking import query, verify
+from api.commands.erasing import erase
+from api.commands.loading import import_file
+from api.commands.session import explained
+from api.commands.setup import demo, init, migrate, serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="gdpr-audit-ledger", message="%(version)s")
+def cli() -> None:
+    """An append-only audit ledger that can prove its past, answer questions about any moment of it, and still forget a
+    person.
+
+    Settings come from the environment: AUDIT_LEDGER_HOME (./var) and others, see docs/reference/settings.md.
+    Exit status: 0 only when what was asked holds, 1 when it does not, 2 when the command line itself is wrong.
+    """
+
+
+for command in (init, migrate, serve, ledgers, import_file, query, erase, verify, keys, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point of ``audit-ledger``: every error ends in one clear line and an exit status, never a traceback."""
+    with explained():
+        cli(prog_name="audit-ledger")

@@ -1,0 +1,1 @@
+"""The commands of ``audit-ledger``: thin, over the same use cases as the HTTP API."""
