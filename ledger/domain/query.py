@@ -146,20 +146,22 @@ def decode_cursor(cursor: str) -> tuple[PinnedQuery, Place]:
     """Read a cursor. Raises ``InvalidError`` for anything that ``encode_cursor`` cannot have made."""
     try:
         text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        version, members, position, occurred_at = json.loads(text)
-        if version != _CURSOR_VERSION or type(position) is not int or not isinstance(occurred_at, int | None):
-            raise ValueError("not a cursor of this version")
+        _, members, position, occurred_at = json.loads(text)
         query = PinnedQuery(**{name: _from_json(name, value) for name, value in members.items()})
+        place = Place(_number(position), None if occurred_at is None else _number(occurred_at))
         if query.order_by not in ("recorded", "occurred") or query.order not in ("asc", "desc"):
             raise ValueError("not an order")
         if (query.order_by == "occurred") != (occurred_at is not None):
             raise ValueError("not a place in this order")
+        # One query and place have one cursor: whatever else reads as the same was put together by hand.
+        if encode_cursor(query, place) != cursor:
+            raise ValueError("not what this version would have given")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError, binascii.Error):
         raise InvalidError(
             "the cursor is not valid",
             [Fault("/cursor", "must be the 'next' of an earlier answer, unchanged; or leave it out to start again")],
         ) from None
-    return query, Place(position, occurred_at)
+    return query, place
 
 
 _BYTES_FIELDS: Final = frozenset({"stream_ref", "subject_ref", "actor_ref", "involving_ref"})
@@ -167,6 +169,8 @@ _ID_FIELDS: Final = frozenset({"correlation_id", "recorded_by"})
 _TEXT_FIELDS: Final = frozenset({"category", "order_by", "order"})
 _FIELDS: Final = frozenset(field.name for field in fields(PinnedQuery))
 _REF_BYTES: Final = 16
+_STORABLE: Final = 2**63
+"""Numbers from minus this to below this fit a column; what does not would be an error of the database."""
 
 
 def _to_json(value: Any) -> Any:
@@ -191,13 +195,19 @@ def _from_json(name: str, value: Any) -> Any:
         return _text(value)
     if name == "nothing":
         return bool(value)
-    if type(value) is not int:
-        raise ValueError("not a number")
+    return _number(value)
+
+
+def _number(value: Any) -> int:
+    # bool is an int to Python, not to JSON.
+    if type(value) is not int or not -_STORABLE <= value < _STORABLE:
+        raise ValueError("not a number that a column can hold")
     return value
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    # No column can hold NUL or a lone surrogate; such a text would be an error of the database.
+    if not isinstance(value, str) or not value.isprintable():
         raise TypeError("not a text")
     return value
 
