@@ -1,0 +1,145 @@
+"""JSON is taken as it is meant or not at all, and an error never repeats a piece of it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.domain.strict_json import DEPTH, LARGEST_INTEGER, SMALLEST_INTEGER, parse_json, value_faults
+from ledger.errors import MalformedError
+
+SECRET = "Zebedee"
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON_VALUES)
+def test_what_is_kept_is_what_was_sent(value: Any) -> None:
+    """Every JSON value of the contract is read as it was meant, and without a fault."""
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+        assert parse_json(text.encode()) == value
+    assert value_faults(value, "/data") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"{SECRET}": 1, "{SECRET}": 2}}',
+        f'{{"a": {{"{SECRET}": 1, "b": 2, "{SECRET}": 1}}}}',
+        f'[{{"\\u005a{SECRET[1:]}": 1, "{SECRET}": 1}}]',
+        f'{{"{SECRET}": NaN}}',
+        f'{{"{SECRET}": Infinity}}',
+        f'{{"{SECRET}": -Infinity}}',
+        f'{{"{SECRET}": 1}} {SECRET}',
+        f'{{"{SECRET}": 1}}{{}}',
+        f'{{"{SECRET}": 1,}}',
+        f"{{'{SECRET}': 1}}",
+        f'{{"{SECRET}": "tab\there"}}',
+        f'{{"{SECRET}": "\\q"}}',
+        f'{{"{SECRET}": "\\u12"}}',
+        f'{{"{SECRET}": 01}}',
+        f'{{"{SECRET}": +1}}',
+        f'{{"{SECRET}": .5}}',
+        f'{{"{SECRET}": 0x10}}',
+        f'{{"{SECRET}"',
+        f'"{SECRET}',
+        f"// {SECRET}\n{{}}",
+        SECRET,
+        "",
+        " ",
+        "\ufeff{}",
+        "\ufeff" + SECRET,
+        f'{{"{SECRET}": {"9" * 5000}}}',
+        f'{{"{SECRET}": -{"9" * 5000}}}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[" * 100_000 + "]" * 100_000,
+    ],
+    ids=lambda text: text[:24],
+)
+def test_what_is_not_json_is_refused_without_being_repeated(text: str) -> None:
+    """Duplicate keys, NaN, trailing garbage, a byte order mark, endless numbers and nesting: one clean error."""
+    with pytest.raises(MalformedError) as caught:
+        parse_json(text.encode())
+    shown = f"{caught.value} {caught.value.detail} {caught.value.faults} {caught.value.__cause__}"
+    assert SECRET not in shown
+    assert SECRET[1:] not in shown
+    assert "999" not in shown
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff",
+        b'{"Zebedee": "\xc3\x28"}',
+        b'"\xed\xa0\x80"',
+        b'{"Zebedee": "\xf4\x90\x80\x80"}',
+        "{}".encode("utf-16"),
+        b'"\xc0\x80"',
+    ],
+)
+def test_what_is_not_utf_8_is_refused(text: bytes) -> None:
+    """Overlong forms, surrogates in UTF-8, other encodings: refused, with the place and nothing else."""
+    with pytest.raises(MalformedError, match="not UTF-8") as caught:
+        parse_json(text)
+    assert SECRET not in str(caught.value)
+
+
+@given(st.binary(max_size=60))
+def test_reading_fails_in_one_way_only(text: bytes) -> None:
+    """Whatever comes is JSON or a ``MalformedError``."""
+    with suppress(MalformedError):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"a": parse_json(b"1e400")}, "must be a number that a 64-bit float can hold"),
+        ({"a": [parse_json(b"-1e400")]}, "must be a number that a 64-bit float can hold"),
+        ({"a": LARGEST_INTEGER + 1}, "must be an integer of 64 bits; send a larger number as a string"),
+        ({"a": SMALLEST_INTEGER - 1}, "must be an integer of 64 bits; send a larger number as a string"),
+        ({SECRET: parse_json(b'"\\ud800"')}, "must not contain a lone surrogate"),
+        ({"a": {parse_json(b'"Zebedee\\udc00"'): 1}}, "must not contain a lone surrogate in a key"),
+    ],
+)
+def test_what_cannot_be_kept_exactly_is_a_fault_without_a_key(value: object, message: str) -> None:
+    """Numbers that somebody would round and text that is no UTF-8 are faults of the whole field: keys are data too."""
+    faults = value_faults(value, "/data")
+    assert [(fault.pointer, fault.message) for fault in faults] == [("/data", message)]
+
+
+def test_the_far_ends_are_kept() -> None:
+    """64 bits signed and unsigned, and a pair of surrogates that is one character."""
+    value = parse_json(f'[{SMALLEST_INTEGER}, {LARGEST_INTEGER}, 1.7976931348623157e308, "\\ud834\\udd1e"]'.encode())
+    assert value == [SMALLEST_INTEGER, LARGEST_INTEGER, 1.7976931348623157e308, "𝄞"]
+    assert value_faults(value, "") == []
+
+
+def test_nesting_has_a_floor() -> None:
+    """64 levels are fine, 65 are not, in arrays and objects alike."""
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        inner = "1" if opening != "[" else ""
+        deepest = parse_json((opening * DEPTH + inner + closing * DEPTH).encode())
+        deeper = parse_json((opening * (DEPTH + 1) + inner + closing * (DEPTH + 1)).encode())
+        assert value_faults(deepest, "/data") == []
+        assert [fault.pointer for fault in value_faults(deeper, "/data")] == ["/data"]
+
+
+def test_faults_are_not_without_end() -> None:
+    """A value that is wrong in a thousand places is told of in twenty."""
+    assert len(value_faults([2**70] * 1000, "/data")) == 20
