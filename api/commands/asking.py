@@ -22,7 +22,7 @@ from ledger.services.read import export_events
 from ledger.services.verify import Progress, VerifyReport, verify_ledger
 
 
-@click.command(epilog=NAMES_NOTE)
+@click.command(epilog=NAMES_NOTE, short_help="Print the events that match.")
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to ask.")
 @who_options("stream", stream_ref, "The events of one stream")
 @who_options("subject", subject_ref, "Events whose main subject this is")
@@ -64,7 +64,7 @@ def _events(deps: Dependencies, ledger_id: UUID, question: EventQuery) -> Iterat
         yield from page
 
 
-@click.command()
+@click.command(short_help="Check every row against its leaf and the root.")
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to check.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def verify(ledger_name: str, *, as_json: bool) -> None:

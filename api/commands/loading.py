@@ -51,7 +51,7 @@ class _Counts:
             self.recorded += 1
 
 
-@click.command("import")
+@click.command("import", short_help="Append the events of a file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to append to.")
 @click.option("--create", is_flag=True, help="Make the ledger if there is none of this name.")

@@ -18,7 +18,7 @@ from ledger.domain.events import OPERATOR
 from ledger.services.ingest import Source, ingest_lines
 
 
-@click.command()
+@click.command(short_help="Prepare everything that is missing.")
 def init() -> None:
     """Prepare everything that is missing: home folder, tables, KEK, journal, and the first API key.
 
@@ -41,7 +41,7 @@ def init() -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Bring both databases to the newest schema.")
 def migrate() -> None:
     """Bring both databases to the newest schema.
 
@@ -54,7 +54,7 @@ def migrate() -> None:
     click.echo("both databases have the newest schema")
 
 
-@click.command()
+@click.command(short_help="Serve the HTTP API.")
 @click.option("--port", type=click.IntRange(1, LARGEST_PORT), help="Instead of PORT (default 8080).")
 @click.option("--host", help="The address to listen on, instead of AUDIT_LEDGER_HOST (default 127.0.0.1).")
 def serve(port: int | None, host: str | None) -> None:
@@ -73,7 +73,7 @@ def serve(port: int | None, host: str | None) -> None:
     serve_http(settings)
 
 
-@click.command()
+@click.command(short_help="Load a small made-up ledger.")
 def demo() -> None:
     """Load a small made-up ledger, "demo", and print three requests to try. Safe to repeat."""
     settings = read_settings()
