@@ -191,7 +191,7 @@ class _Intake:
         if not given:
             if raw.get("data") is not None:
                 self.fault("/subject", "is required beside 'data'; what concerns no person goes into 'nonpersonal'")
-            if raw.get("purpose"):
+            if raw.get("purpose") not in (None, ""):
                 self.fault("/purpose", "needs a 'subject'")
             return None
         return NewPart(name, ref, self.purpose(raw, "/purpose"), data)

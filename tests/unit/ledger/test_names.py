@@ -115,7 +115,8 @@ def test_purposes() -> None:
     """A purpose is empty or a short word with hyphens; ``actor`` is the ledger's own."""
     for purpose in ("", "medical", "a-b.c_D9", "p" * 64):
         assert purpose_fault(purpose) is None
-    for wrong in ("p" * 65, "a b", "é", "a\n", None, 0, [], "actor"):
+    refused: list[object] = ["p" * 65, "a b", "é", "a\n", None, 0, [], "actor"]
+    for wrong in refused:
         assert purpose_fault(wrong) is not None
 
 
