@@ -1,0 +1,111 @@
+"""The Flask application. Made by a function: nothing happens at import, and nothing is global."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import BoundedSemaphore
+from typing import Any, Final
+
+from flask import Flask, Response, g, request
+from flask_smorest import Api
+
+from api.context import EXTENSION, STOPPING, WAITERS, request_id
+from api.json_text import json_bytes
+from api.logs import LOGGER
+from api.problems import register_problems
+from api.routes import api_keys, appending, documentation, erasures, health, ledgers, reading, subjects
+from api.schemas import answers, requests
+from api.wiring import Service
+
+API_VERSION: Final = "1"
+_BLUEPRINTS: Final = (ledgers, appending, reading, subjects, erasures, api_keys, health)
+_BAD_REQUEST: Final = 400
+_DESCRIPTION: Final = """An append-only ledger that can prove its past, answer questions about any moment of it, and
+still forget a person. Names never travel in URLs; an error never repeats personal data of the request."""
+
+_log = logging.getLogger(LOGGER)
+
+
+class _Api(Api):
+    """flask-smorest without error handling of its own: ``api/problems.py`` answers."""
+
+    ERROR_SCHEMA = answers.Problem
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _register_error_handlers(self) -> None:
+        pass
+
+
+def create_app(service: Service, *, stopping: Callable[[], bool] = lambda: False) -> Flask:
+    """The application for a service. ``stopping``: whether this process is shutting down, so that nobody waits on."""
+    app = Flask(__name__, static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    # Else an address with a doubled slash is redirected, and the redirection repeats it.
+    app.url_map.merge_slashes = False
+    app.extensions[EXTENSION] = service
+    app.extensions[STOPPING] = stopping
+    app.extensions[WAITERS] = BoundedSemaphore(max(1, service.settings.threads // 2))
+    app.before_request(_begin)
+    app.after_request(_finish)
+    register_problems(app)
+    api = _api(app)
+    for module in _BLUEPRINTS:
+        api.register_blueprint(module.blueprint)
+    app.register_blueprint(documentation.blueprint)
+    app.extensions[documentation.DOCUMENT] = json_bytes(api.spec.to_dict())
+    return app
+
+
+def _api(app: Flask) -> Any:
+    api = _Api(
+        app,
+        spec_kwargs={
+            "title": "Audit ledger",
+            "version": API_VERSION,
+            "openapi_version": "3.1.0",
+            "info": {"description": _DESCRIPTION, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        },
+    )
+    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    # These are referred to by name only.
+    for schema in (requests.Person, requests.NewEvent, requests.Batch):
+        api.spec.components.schema(schema.__name__, schema=schema)
+    return api
+
+
+def _begin() -> None:
+    g.began = time.perf_counter()
+    request_id()
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = request_id()
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    if response.status_code >= _BAD_REQUEST and "body" in g:
+        g.body.drain(known_client="api_key" in g)
+    _log_request(response)
+    return response
+
+
+def _log_request(response: Response) -> None:
+    """One line when the answer is ready, or (a stream) when it was sent. Addresses without what stands in their
+    places: somebody may have put a name there."""
+    began: float = g.began
+    line = {
+        "request_id": request_id(),
+        "method": request.method,
+        "route": request.url_rule.rule if request.url_rule is not None else None,
+        "status": response.status_code,
+        "key_id": str(g.api_key.key_id) if "api_key" in g else None,
+    }
+
+    def log() -> None:
+        _log.info("request", extra={**line, "duration_ms": round((time.perf_counter() - began) * 1000, 1)})
+
+    if response.is_streamed:
+        response.call_on_close(log)
+    else:
+        log()

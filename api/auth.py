@@ -1,0 +1,81 @@
+"""Who asks, and what that key may do: 401 before 403 before 404 before anything of the body is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
+
+from flask import g, request
+
+from api.context import open_service
+from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
+from ledger.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from ledger.services.api_keys import authenticate
+from ledger.services.ledgers import find_ledger
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_SCHEME: Final = "bearer"
+_LONGEST_TOKEN: Final = 200
+
+
+def allowed(*roles: AccessRole) -> Callable[[View], View]:
+    """Let a view be called with a key of one of these roles only; without roles: with any valid key.
+
+    A view whose address names a ledger gets that ledger as ``ledger`` instead of its name.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **values: Any) -> Any:
+            key = _authenticate()
+            if roles and not key.roles.intersection(roles):
+                raise ForbiddenError(f"this takes a key with the role {' or '.join(roles)}")
+            if "ledger" in values:
+                values["ledger"] = _enter(key, values["ledger"])
+            return view(*args, **values)
+
+        documented = deepcopy(getattr(guarded, "_apidoc", {}))
+        manual = documented.setdefault("manual_doc", {})
+        manual["security"] = [{_SCHEME: []}]
+        manual["x-roles"] = [role.value for role in roles]
+        guarded._apidoc = documented  # type: ignore[attr-defined]  # where flask-smorest keeps it
+        return cast(View, guarded)
+
+    return decorate
+
+
+def current_key() -> ApiKey:
+    """The API key of the current request, which a view behind ``allowed`` always has."""
+    key: ApiKey = g.api_key
+    return key
+
+
+def may_see(key: ApiKey, ledger: LedgerInfo) -> bool:
+    """Whether a key is for this ledger."""
+    return key.ledger_id is None or key.ledger_id == ledger.ledger_id
+
+
+def _authenticate() -> ApiKey:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != _SCHEME or not token or len(token) > _LONGEST_TOKEN:
+        raise UnauthenticatedError("this takes an API key: Authorization: Bearer <api key>")
+    key = authenticate(open_service().deps, token.strip(" "))
+    g.api_key = key
+    return key
+
+
+def _enter(key: ApiKey, name: str) -> LedgerInfo:
+    """The ledger of this name, if the key is for it. A key of another ledger does not learn whether there is one."""
+    refusal = ForbiddenError("this key is for another ledger")
+    try:
+        ledger = find_ledger(open_service().deps, name)
+    except NotFoundError:
+        if key.ledger_id is not None:
+            raise refusal from None
+        raise
+    if not may_see(key, ledger):
+        raise refusal
+    return ledger

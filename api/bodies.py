@@ -1,0 +1,125 @@
+"""Read request bodies: bounded, counted, and strict about what JSON is.
+
+The server's own ``wsgi.input`` is trusted with nothing but ``read(size)``: its ``readline`` ends early, and it shows a
+body that broke off as one that ended (docs/adr/0001-wsgi-server.md).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from flask import Request, g
+from typing_extensions import override
+
+from api.json_text import JSON
+from api.problems import UnsupportedMediaTypeError
+from ledger.domain.intake import EVENT_BYTES
+from ledger.domain.strict_json import parse_json
+from ledger.errors import Fault, MalformedError, TooLargeError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BODY_BYTES: Final = EVENT_BYTES
+"""What a body may be that is not a batch of events."""
+
+_CHUNK: Final = 64 * 1024
+_DRAIN_BYTES: Final = 64 * 2**20
+_STRANGERS_DRAIN_BYTES: Final = 2**20
+
+
+class RequestBody(io.RawIOBase):
+    """The body of one request as a raw stream that counts."""
+
+    def __init__(self, request: Request) -> None:
+        self._input = request.environ["wsgi.input"]
+        # Who waits to be asked for the body sends none with a refusal.
+        self._expects = request.headers.get("Expect") is not None
+        self._declared = request.content_length
+        self._count = 0
+        self.absent = not self._declared and request.headers.get("Transfer-Encoding") is None
+        self._ended = self.absent
+
+    @override
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    @override
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Read some bytes. Raises ``MalformedError`` where the body breaks off."""
+        with memoryview(buffer) as view:
+            data = b"" if self._ended else self._input.read(len(view))
+            if not data:
+                self._end()
+            view[: len(data)] = data
+        self._count += len(data)
+        return len(data)
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._declared is not None and self._count < self._declared:
+            raise MalformedError("the body is shorter than its Content-Length")
+
+    def lines(self) -> BinaryIO:
+        """A buffered view of the body, for reading lines."""
+        return io.BufferedReader(self, _CHUNK)
+
+    def read_all(self, limit: int, message: str) -> bytes:
+        """The whole body. Raises ``TooLargeError`` with this message above ``limit`` bytes, without holding more."""
+        refusal = TooLargeError(message, [Fault("", f"must be at most {limit} bytes")])
+        if self._declared is not None and self._declared > limit:
+            raise refusal
+        parts = []
+        while part := self.read(_CHUNK):
+            parts.append(part)
+            if self._count > limit:
+                raise refusal
+        return b"".join(parts)
+
+    def drain(self, *, known_client: bool) -> None:
+        """Read and forget what is left of a refused body, up to a bound.
+
+        A client that sends everything before it reads anything would otherwise see a broken connection and not why.
+        """
+        bound = self._count + (_DRAIN_BYTES if known_client else _STRANGERS_DRAIN_BYTES)
+        if self._expects and self._count == 0:
+            return
+        while not self._ended and self._count < bound:
+            data = self._input.read(_CHUNK)
+            self._count += len(data)
+            self._ended = not data or self._count == self._declared
+
+
+def body_of(request: Request) -> RequestBody:
+    """The body of the current request; always the same object for one request."""
+    if "body" not in g:
+        g.body = RequestBody(request)
+    body: RequestBody = g.body
+    return body
+
+
+def check_media_type(request: Request, *expected: str) -> str:
+    """The media type of the body. Raises ``UnsupportedMediaTypeError`` unless it is one of the expected, in UTF-8."""
+    detail = f"the body must be {' or '.join(expected)}, in UTF-8 and not compressed"
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if request.mimetype not in expected or charset not in ("utf-8", "utf8") or encoding != "identity":
+        raise UnsupportedMediaTypeError(detail)
+    return request.mimetype
+
+
+def read_json(request: Request, *, optional: bool = False) -> Any:
+    """The JSON of the body; with ``optional`` no body counts as ``{}``.
+
+    Raises ``UnsupportedMediaTypeError``, ``TooLargeError``, ``MalformedError``.
+    """
+    body = body_of(request)
+    if optional and not request.content_type and body.absent:
+        return {}
+    check_media_type(request, JSON)
+    text = body.read_all(BODY_BYTES, "the body is above 1 MiB")
+    if optional and not text:
+        return {}
+    return parse_json(text)

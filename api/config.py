@@ -1,0 +1,179 @@
+"""The settings: read from the environment once, checked before anything is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+SQLITE: Final = "sqlite"
+POSTGRESQL: Final = "postgresql+psycopg"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+DEFAULT_THREADS: Final = 16
+POSTGRESQL_WORKERS: Final = 2
+LARGEST_PORT: Final = 65535
+MOST_WORKERS: Final = 64
+MOST_THREADS: Final = 20
+"""The connection pools hold 20 connections: further threads would only wait for one."""
+
+_ORIGIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+
+class SettingsError(Exception):
+    """The settings cannot be meant. The message names the setting and what to do; it never repeats a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one service. URLs hold passwords, so they are not shown."""
+
+    home: Path
+    """Folder of the embedded default: databases, KEKs, journal, admin key. Absolute."""
+    database_url: str = field(repr=False)
+    """The ledger database: ``sqlite:///PATH`` or ``postgresql+psycopg://…``."""
+    keyvault_url: str = field(repr=False)
+    """The vault's database, another one than the ledger's."""
+    kek: str = field(repr=False)
+    """The key provider: ``file:FOLDER``."""
+    journal: str
+    """The journal: ``file:PATH``."""
+    migrate_database_url: str | None = field(repr=False)
+    """The owner of the ledger database's tables, for ``migrate`` only. None: the service's own role."""
+    migrate_keyvault_url: str | None = field(repr=False)
+    """The owner of the vault's tables, for ``migrate`` only. None: the service's own role."""
+    host: str
+    """The address that the service listens on."""
+    port: int
+    """1…65535."""
+    origin: str
+    """The host name in the names of the ledgers' public keys (``origin/ledger``)."""
+    workers: int
+    """Processes that serve requests."""
+    threads: int
+    """Requests that each process works on at the same time."""
+    log_level: str
+    """One of ``LOG_LEVELS``."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the settings; a setting that is empty counts as absent. Raises ``SettingsError``."""
+        env = {name: value for name, value in environment.items() if value}
+        home = Path(env.get("AUDIT_LEDGER_HOME", "./var")).absolute()
+        database_url = env.get("AUDIT_LEDGER_DATABASE_URL", f"sqlite:///{home}/ledger.db")
+        keyvault_url = env.get("AUDIT_LEDGER_KEYVAULT_URL", f"sqlite:///{home}/keyvault.db")
+        both_on_servers = all(
+            _check_url(name, url) == POSTGRESQL
+            for name, url in (("AUDIT_LEDGER_DATABASE_URL", database_url), ("AUDIT_LEDGER_KEYVAULT_URL", keyvault_url))
+        )
+        _check_apart(database_url, keyvault_url)
+        return cls(
+            home=home,
+            database_url=database_url,
+            keyvault_url=keyvault_url,
+            kek=_scheme(env, "AUDIT_LEDGER_KEK", f"file:{home}/kek"),
+            journal=_scheme(env, "AUDIT_LEDGER_JOURNAL", f"file:{home}/erasures.journal"),
+            migrate_database_url=_owner_url(env, "AUDIT_LEDGER_MIGRATE_DATABASE_URL", database_url),
+            migrate_keyvault_url=_owner_url(env, "AUDIT_LEDGER_MIGRATE_KEYVAULT_URL", keyvault_url),
+            host=env.get("AUDIT_LEDGER_HOST", "127.0.0.1"),
+            port=_number(env, "PORT", 8080, LARGEST_PORT),
+            origin=_origin(env.get("AUDIT_LEDGER_ORIGIN", "localhost")),
+            workers=_workers(env, both_on_servers=both_on_servers),
+            threads=_number(env, "AUDIT_LEDGER_THREADS", DEFAULT_THREADS, MOST_THREADS),
+            log_level=_log_level(env.get("AUDIT_LEDGER_LOG_LEVEL", "info")),
+        )
+
+
+def _check_url(name: str, url: str) -> str:
+    """The kind of database of a URL."""
+    parts = _split(name, url)
+    if parts.scheme == SQLITE:
+        path = parts.path[1:]
+        if parts.netloc or not path or path == ":memory:" or parts.query or parts.fragment:
+            raise SettingsError(
+                f"{name}: an SQLite database is a file, sqlite:///PATH without anything behind the path"
+            )
+        return SQLITE
+    if parts.scheme == POSTGRESQL:
+        if not parts.path.strip("/"):
+            raise SettingsError(f"{name}: the URL names no database, postgresql+psycopg://USER:PASSWORD@HOST/DATABASE")
+        return POSTGRESQL
+    raise SettingsError(f"{name} must begin with sqlite:///PATH or {POSTGRESQL}://USER:PASSWORD@HOST/DATABASE")
+
+
+def _split(name: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is not a port
+    except ValueError:
+        raise SettingsError(
+            f"{name} is not a URL; special characters of a password are written as %40 and so on"
+        ) from None
+    return parts
+
+
+def _check_apart(database_url: str, keyvault_url: str) -> None:
+    # One database would mean one backup: whoever restores it would bring shredded keys back with it (I8).
+    if _place(database_url) == _place(keyvault_url):
+        raise SettingsError(
+            "AUDIT_LEDGER_KEYVAULT_URL names the ledger's database: give the key vault a database of its own, best on "
+            "another server, so that no backup holds both"
+        )
+
+
+def _place(url: str) -> tuple[object, ...]:
+    parts = urlsplit(url)
+    if parts.scheme == SQLITE:
+        return (SQLITE, Path(parts.path[1:]).resolve())
+    query = parse_qs(parts.query)
+    host = query.get("host", [parts.hostname or "localhost"])[0].lower()
+    port = query.get("port", [str(parts.port or 5432)])[0]
+    local = host in ("localhost", "127.0.0.1", "::1") or host.startswith("/")
+    return (POSTGRESQL, "localhost" if local else host, port, query.get("dbname", [unquote(parts.path.strip("/"))])[0])
+
+
+def _owner_url(env: Mapping[str, str], name: str, service_url: str) -> str | None:
+    url = env.get(name)
+    if url is None:
+        return None
+    if _check_url(name, url) != POSTGRESQL:
+        raise SettingsError(f"{name} is for PostgreSQL, where tables can belong to another role than the service's")
+    if _place(url) != _place(service_url):
+        raise SettingsError(f"{name} names another database than the service uses: only user and password may differ")
+    return url
+
+
+def _scheme(env: Mapping[str, str], name: str, default: str) -> str:
+    value = env.get(name, default)
+    scheme, _, rest = value.partition(":")
+    if scheme != "file" or not rest:
+        # Not the whole value: other providers' settings carry PINs.
+        raise SettingsError(f"{name} has the scheme {scheme!r}; this version supports file:PATH")
+    return f"file:{Path(rest).absolute()}"
+
+
+def _number(env: Mapping[str, str], name: str, default: int, largest: int) -> int:
+    text = env.get(name, str(default))
+    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= largest:
+        raise SettingsError(f"{name} must be a whole number from 1 to {largest}")
+    return int(text)
+
+
+def _workers(env: Mapping[str, str], *, both_on_servers: bool) -> int:
+    # SQLite has one writer at a time: a second process would only wait for the first.
+    return _number(env, "AUDIT_LEDGER_WORKERS", POSTGRESQL_WORKERS if both_on_servers else 1, MOST_WORKERS)
+
+
+def _origin(value: str) -> str:
+    if _ORIGIN.fullmatch(value) is None:
+        raise SettingsError("AUDIT_LEDGER_ORIGIN must be a host name, lower-case letters, digits, '.' and '-'")
+    return value
+
+
+def _log_level(value: str) -> str:
+    if value not in LOG_LEVELS:
+        raise SettingsError(f"AUDIT_LEDGER_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    return value

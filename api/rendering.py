@@ -1,0 +1,237 @@
+"""Events, states, erasures and the rest as the JSON of the contract, members in its order. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from ledger.domain.access import ApiKey
+from ledger.domain.events import Appended, OpenedEvent, OpenedPart, Redaction
+from ledger.domain.ids import format_ref
+from ledger.domain.query import Moment
+from ledger.domain.state import HiddenParts
+from ledger.domain.times import format_time
+from ledger.services.erase import Erasure, ErasureOutcome, Receipt
+from ledger.services.ledgers import LedgerSummary
+from ledger.services.read import Page
+from ledger.services.state import StateAsOf
+from ledger.services.subjects import SubjectSummary
+
+ED25519_ALGORITHM = b"\x01"
+
+
+def render_event(event: OpenedEvent) -> dict[str, Any]:
+    """One event as it may be read now."""
+    recorded = event.recorded
+    envelope = recorded.envelope
+    subject = event.subject
+    return {
+        "position": recorded.position,
+        "id": str(envelope.event_id),
+        "type": envelope.event_type,
+        "schema_version": envelope.schema_version,
+        "stream": event.stream,
+        "stream_ref": format_ref("str", envelope.stream_ref),
+        "stream_version": recorded.stream_version,
+        "category": envelope.category,
+        "recorded_at": format_time(recorded.recorded_at),
+        "occurred_at": _time(envelope.occurred_at),
+        "recorded_by": str(recorded.recorded_by),
+        "correlation_id": _text(envelope.correlation_id),
+        "causation_id": _text(envelope.causation_id),
+        "subject": subject.subject if subject is not None else None,
+        "subject_ref": _subject_ref(subject.subject_ref) if subject is not None else None,
+        "purpose": subject.purpose if subject is not None else None,
+        "data": subject.data if subject is not None else None,
+        "actor": _actor(event.actor) if event.actor is not None else None,
+        "parts": [_part(part) for part in event.further],
+        "nonpersonal": event.nonpersonal,
+        "redactions": [render_redaction(redaction) for redaction in event.redactions],
+    }
+
+
+def _actor(part: OpenedPart) -> dict[str, Any]:
+    return {"subject": part.subject, "subject_ref": _subject_ref(part.subject_ref), "data": _data(part)}
+
+
+def _part(part: OpenedPart) -> dict[str, Any]:
+    return {
+        "subject": part.subject,
+        "subject_ref": _subject_ref(part.subject_ref),
+        "purpose": part.purpose,
+        "data": _data(part),
+    }
+
+
+def _data(part: OpenedPart) -> dict[str, Any] | None:
+    # Somebody without data took part all the same: {} where the part is readable, null behind a redaction.
+    return part.data if part.data is not None or not part.readable else {}
+
+
+def render_redaction(redaction: Redaction) -> dict[str, Any]:
+    """What stands in place of a part."""
+    return {
+        "pointer": redaction.pointer,
+        "subject_ref": _subject_ref(redaction.subject_ref),
+        "purpose": redaction.purpose,
+        "reason": redaction.reason,
+        "at": _time(redaction.at),
+        "erasure_id": _text(redaction.erasure_id),
+    }
+
+
+def render_moment(moment: Moment) -> dict[str, Any]:
+    """What ``as_of`` resolved to."""
+    return {"position": moment.position, "recorded_at": _time(moment.recorded_at)}
+
+
+def render_page(page: Page) -> dict[str, Any]:
+    """One page of a query."""
+    return {
+        "as_of": render_moment(page.as_of),
+        "next": page.next,
+        "events": [render_event(event) for event in page.events],
+    }
+
+
+def render_appended(appended: Appended) -> dict[str, Any]:
+    """The place of one event."""
+    return {
+        "id": str(appended.event_id),
+        "position": appended.position,
+        "stream_ref": format_ref("str", appended.stream_ref),
+        "stream_version": appended.stream_version,
+        "recorded_at": format_time(appended.recorded_at),
+    }
+
+
+def render_state(answer: StateAsOf) -> dict[str, Any]:
+    """The state of a stream at a moment."""
+    return {
+        "as_of": render_moment(answer.as_of),
+        "stream_ref": format_ref("str", answer.stream_ref),
+        "stream_version": answer.state.stream_version,
+        "state": answer.state.state,
+        "complete": answer.state.complete,
+        "redactions": [_hidden(hidden) for hidden in answer.state.hidden],
+    }
+
+
+def _hidden(hidden: HiddenParts) -> dict[str, Any]:
+    first, last = hidden.positions
+    return {
+        **render_redaction(hidden.redaction),
+        "events": hidden.events,
+        "first_position": first,
+        "last_position": last,
+    }
+
+
+def render_subject(subject: SubjectSummary) -> dict[str, Any]:
+    """What the ledger holds of a subject."""
+    return {
+        "subject_ref": format_ref("sub", subject.subject_ref),
+        "names": subject.names,
+        "state": subject.state,
+        "events": subject.events,
+        "first_recorded_at": _time(subject.first_recorded_at),
+        "last_recorded_at": _time(subject.last_recorded_at),
+        "erased_at": _time(subject.erased_at),
+        "final_at": _time(subject.final_at),
+    }
+
+
+def render_stream(stream_ref: bytes, version: int) -> dict[str, Any]:
+    """A stream's ref and version."""
+    return {"stream_ref": format_ref("str", stream_ref), "stream_version": version}
+
+
+def render_erasure(erasure: Erasure) -> dict[str, Any]:
+    """An erasure. No epoch is ever destroyed yet, so none is final; and no name is unlinked yet."""
+    entry = erasure.entry
+    return {
+        "id": str(entry.erasure_id),
+        "state": "erased" if entry.done else "shredding",
+        "subject_ref": format_ref("sub", entry.subject_ref),
+        "purposes": list(entry.purposes) if entry.purposes is not None else None,
+        "ground": entry.ground,
+        "reference": entry.reference,
+        "requested_by": str(entry.requested_by),
+        "events": erasure.events,
+        "requested_at": format_time(entry.requested_at),
+        "erased_at": _time(entry.erased_at),
+        "final_at": None,
+        "unlinked_at": None,
+    }
+
+
+def render_receipt(receipt: Receipt) -> dict[str, Any]:
+    """A receipt."""
+    return {
+        "payload": receipt.payload,
+        "proof": None,
+        "checkpoint": None,
+        "signature": _base64(receipt.signature),
+    }
+
+
+def render_outcome(outcome: ErasureOutcome) -> dict[str, Any]:
+    """The answer to an erasure's order."""
+    return {
+        **render_erasure(outcome.erasure),
+        "receipt": render_receipt(outcome.receipt),
+        "name_salt": _base64(outcome.name_salt) if outcome.name_salt is not None else None,
+    }
+
+
+def render_ledger(summary: LedgerSummary, origin: str) -> dict[str, Any]:
+    """A ledger and its head."""
+    head = summary.head
+    return {
+        "name": summary.ledger.name,
+        "id": str(summary.ledger.ledger_id),
+        "size": head.size,
+        "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
+        "verifier_key": verifier_key(f"{origin}/{summary.ledger.name}", summary.verifying_key),
+    }
+
+
+def verifier_key(name: str, public_key: bytes) -> str:
+    """The C2SP vkey (signed-note) of an Ed25519 public key of 32 bytes."""
+    key = ED25519_ALGORITHM + public_key
+    key_id = sha256(name.encode() + b"\n" + key).digest()[:4]
+    return f"{name}+{key_id.hex()}+{_base64(key)}"
+
+
+def render_api_key(key: ApiKey, ledger_names: Mapping[UUID, str]) -> dict[str, Any]:
+    """An API key, without its secret."""
+    return {
+        "id": str(key.key_id),
+        "name": key.name,
+        "principal": key.principal,
+        "roles": sorted(role.value for role in key.roles),
+        "ledger": ledger_names.get(key.ledger_id) if key.ledger_id is not None else None,
+        "created_at": format_time(key.created_at),
+        "expires_at": _time(key.expires_at),
+        "revoked_at": _time(key.revoked_at),
+        "last_used_at": _time(key.last_used_at),
+    }
+
+
+def _time(microseconds: int | None) -> str | None:
+    return format_time(microseconds) if microseconds is not None else None
+
+
+def _text(identifier: UUID | None) -> str | None:
+    return str(identifier) if identifier is not None else None
+
+
+def _subject_ref(ref: bytes | None) -> str | None:
+    return format_ref("sub", ref) if ref is not None else None
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()

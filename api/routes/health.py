@@ -1,0 +1,38 @@
+"""Whether the service lives, and whether it can work."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Response
+
+from api.context import open_service
+from api.json_text import json_response
+from api.logs import LOGGER
+from api.problems import NotReadyError
+from api.routes.blueprint import Endpoints
+from api.schemas.answers import Health
+from api.wiring import OK
+
+blueprint = Endpoints("Operations", __name__, description="For whoever runs the service. These take no key.")
+_log = logging.getLogger(LOGGER)
+
+
+@blueprint.route("/livez")
+@blueprint.response(200, Health)
+def livez() -> Response:
+    """Say that the process answers."""
+    return json_response({"status": "alive"})
+
+
+@blueprint.route("/readyz")
+@blueprint.response(200, Health)
+@blueprint.problems(503)
+def readyz() -> Response:
+    """Say whether everything that the service depends on is there, each by its name."""
+    states = open_service().check()
+    if any(state != OK for state in states.values()):
+        _log.warning("not-ready", extra={"dependencies": dict(states)})
+        # Why, with its paths and addresses, is in the log: this endpoint is for everybody.
+        raise NotReadyError({name: OK if state == OK else "not available" for name, state in states.items()})
+    return json_response({"status": "ready", "dependencies": dict(states)})

@@ -1,0 +1,148 @@
+"""Serve the API with Granian: one process on SQLite, several on PostgreSQL (docs/adr/0001-wsgi-server.md)."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from typing import Any, Final, Protocol
+
+from flask import Flask
+from granian.constants import HTTPModes, Interfaces
+from granian.server.mp import MPServer
+from typing_extensions import override
+
+from api.app import create_app
+from api.config import Settings, SettingsError
+from api.logs import LOGGER, configure_logs
+from api.wiring import MIGRATE_HINT, OK, Service, open_service
+from ledger.services.erase import resume_erasures
+
+SHUTDOWN_SECONDS: Final = 30
+"""How long requests may go on after a SIGTERM."""
+
+BACKLOG: Final = 1024
+_PR_SET_PDEATHSIG: Final = 1
+_SERVER_LOGS: Final[dict[str, Any]] = {
+    "formatters": {},
+    "handlers": {},
+    # Errors only, and through our own formatter.
+    "loggers": {"_granian": {"level": "ERROR", "handlers": [], "propagate": True}},
+}
+
+_log = logging.getLogger(LOGGER)
+
+
+class StartError(SettingsError):
+    """The service cannot be started as things are. The message says what to do."""
+
+
+class _Flag(Protocol):
+    """A byte that all processes of the server share."""
+
+    value: int
+
+
+class _Server(MPServer):
+    """Granian that tells its workers of a shutdown before it begins, so that nobody goes on waiting for events."""
+
+    stopping: _Flag
+
+    @override
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        self.stopping.value = 1
+        super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]  # has no annotations
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, and finish the requests that are under way. Raises ``StartError``."""
+    configure_logs(settings.log_level)
+    _prepare(settings)
+    _check_port(settings)
+    stopping = multiprocessing.RawValue(ctypes.c_byte, 0)
+    server = _Server(
+        "audit-ledger",
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=settings.workers,
+        blocking_threads=settings.threads,
+        # Counts connections, idle ones too, and not requests: so it is no bound on work. The threads are.
+        backpressure=BACKLOG,
+        backlog=BACKLOG,
+        respawn_failed_workers=True,
+        workers_kill_timeout=SHUTDOWN_SECONDS,
+        log_access=False,
+        log_dictconfig=_SERVER_LOGS,
+    )
+    server.stopping = stopping
+    _log.info(
+        "serving",
+        extra={"host": settings.host, "port": settings.port, "workers": settings.workers, "threads": settings.threads},
+    )
+    server.serve(target_loader=partial(load_app, settings, stopping, os.getpid()), wrap_loader=False)
+
+
+def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
+    """The application of one worker, with a service of its own: no connection is shared across a fork."""
+    _die_with(main_process)
+    configure_logs(settings.log_level)
+    return create_app(open_service(settings), stopping=lambda: bool(stopping.value))
+
+
+def _prepare(settings: Settings) -> None:
+    """Look at the dependencies, and complete the erasures that a crash has left open, before anybody is served."""
+    service = open_service(settings)
+    try:
+        _check(service)
+        for erasure_id, error in resume_erasures(service.deps).items():
+            if error is None:
+                _log.info("erasure-resumed", extra={"erasure_id": str(erasure_id)})
+            else:
+                _log.error("erasure-still-open", extra={"erasure_id": str(erasure_id)}, exc_info=error)
+    finally:
+        # Before the workers are forked.
+        service.close()
+
+
+def _check(service: Service) -> None:
+    states = service.check()
+    if states["migrations"] != OK:
+        raise StartError(f"migrations are {states['migrations']}")
+    missing = [f"{name}: {state}" for name, state in states.items() if state != OK]
+    if missing:
+        raise StartError(f"not everything that the service needs is there. {'; '.join(missing)}. New here? {_FIRST}")
+
+
+_FIRST: Final = f"Run `audit-ledger init` (for databases only: {MIGRATE_HINT})"
+
+
+def _check_port(settings: Settings) -> None:
+    """Say it in plain words when the address is taken: the server itself only ends."""
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); choose another with PORT"
+        ) from error
+
+
+def _die_with(main_process: int) -> None:
+    """Have the kernel kill this worker when the main process dies.
+
+    A worker that outlives a killed main process would go on serving the port, next to the workers of the next start.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != main_process:  # it died before the kernel knew
+            os.kill(os.getpid(), signal.SIGKILL)

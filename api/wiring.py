@@ -1,0 +1,131 @@
+"""The one place where things are put together: store, vault, clock, randomness and alarms of one service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from api.config import Settings
+from keyvault import database as vault_database
+from keyvault import migrate as vault_migrations
+from keyvault.errors import DamagedKeyError, KeyVaultError, NotAuthenticError, NotInitialisedError, ProviderError
+from keyvault.opening import open_vault
+from keyvault.vault import Vault
+from ledger.errors import LedgerError
+from ledger.services.dependencies import Dependencies
+from ledger.storage import migrate as ledger_migrations
+from ledger.storage.database import open_engine
+from ledger.storage.store import SqlStore
+
+OK: Final = "ok"
+MIGRATE_HINT: Final = "run `audit-ledger migrate`"
+
+_log = logging.getLogger("audit_ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An open service, shared by the threads of one process. Not to be taken across a fork: open one there."""
+
+    settings: Settings
+    deps: Dependencies
+    store: SqlStore
+    vault: Vault
+    engine: Engine
+    """Of the ledger database."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.store.close()
+        self.vault.close()
+
+    def check(self) -> Mapping[str, str]:
+        """Each dependency by name with ``ok`` or what is wrong with it; the texts hold nothing of anybody's data."""
+        ledger, ledger_pending = self._database(lambda: ledger_migrations.pending_migrations(self.engine))
+        vault, vault_pending = self._database(lambda: vault_migrations.pending_migrations(self.vault.engine))
+        kek, journal = self._keys() if vault == OK else ("cannot be looked at without the key vault",) * 2
+        pending = [
+            name for name, is_pending in (("ledger", ledger_pending), ("key vault", vault_pending)) if is_pending
+        ]
+        return {
+            "ledger-database": ledger,
+            "key-vault": vault,
+            "kek": kek,
+            "journal": journal,
+            "migrations": f"missing for the {' and the '.join(pending)}: {MIGRATE_HINT}" if pending else OK,
+        }
+
+    @staticmethod
+    def _database(pending: Callable[[], bool]) -> tuple[str, bool]:
+        try:
+            return OK, pending()
+        except (LedgerError, KeyVaultError) as error:
+            return str(error), False
+
+    def _keys(self) -> tuple[str, str]:
+        """The state of KEK and journal. ``Vault.check`` looks at the KEK first."""
+        try:
+            self.vault.check()
+        except (ProviderError, NotInitialisedError, DamagedKeyError, NotAuthenticError) as error:
+            return str(error), "cannot be looked at without the KEK"
+        except KeyVaultError as error:
+            return OK, str(error)
+        return OK, OK
+
+
+def now() -> int:
+    """Microseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1000
+
+
+def raise_alarm(ledger_id: UUID, position: int, part: int | None, what: str, /) -> None:
+    """Report that something stored is not what was recorded (I9): one line in the log, without anybody's data."""
+    _log.error("integrity-alarm", extra={"ledger_id": str(ledger_id), "position": position, "part": part, "what": what})
+
+
+def open_service(settings: Settings) -> Service:
+    """Put a service together. Connects to nothing yet; ``check`` tells whether everything is there."""
+    engine = open_engine(settings.database_url)
+    store = SqlStore(engine)
+    vault = open_vault(settings.keyvault_url, settings.kek, settings.journal, now)
+    # mypy sees here that SqlStore and Vault are what ledger.ports asks for.
+    deps = Dependencies(store=store, vault=vault, clock=now, entropy=os.urandom, alarm=raise_alarm)
+    return Service(settings, deps, store, vault, engine)
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make the home folder, closed to everybody else."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.home.chmod(0o700)
+
+
+def migrate_databases(settings: Settings) -> None:
+    """Bring both databases to the newest schema; doing it again changes nothing.
+
+    Where an owner role migrates, the service's role is granted what it needs and no more.
+    """
+    engine = open_engine(settings.migrate_database_url or settings.database_url)
+    try:
+        role = _user(settings.database_url) if settings.migrate_database_url else None
+        ledger_migrations.migrate(engine, role)
+    finally:
+        engine.dispose()
+    engine = vault_database.make_engine(settings.migrate_keyvault_url or settings.keyvault_url)
+    try:
+        role = _user(settings.keyvault_url) if settings.migrate_keyvault_url else None
+        vault_migrations.migrate(engine, role)
+    finally:
+        engine.dispose()
+
+
+def _user(url: str) -> str | None:
+    user = urlsplit(url).username
+    return unquote(user) if user else None
