@@ -152,6 +152,8 @@ def _sqlite(url: URL) -> Engine:
         _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # I1: without it INSERT OR REPLACE deletes a row behind the back of the triggers that forbid it.
+        connection.execute("PRAGMA recursive_triggers = ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -1,0 +1,638 @@
+"""What every store keeps to: the port's contracts, and an append-only log that the database itself defends (I1)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import exc
+from sqlalchemy.engine import make_url
+
+from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
+from ledger.domain.events import Envelope, Head, RecordedEvent, Role, SealedEvent, SealedPart
+from ledger.domain.merkle import extend_frontier, root_of
+from ledger.domain.query import EventFilter, KeyCondition, Place
+from ledger.domain.sequence import place_events
+from ledger.errors import AlreadyExistsError, IntegrityError, StoreUnavailableError
+from ledger.storage import tables
+from ledger.storage.database import open_engine
+from ledger.storage.migrate import VERSION_TABLE, migrate, pending_migrations
+from ledger.storage.store import SqlStore
+from tests.support.ledgers import NOW, Backend, Ledger, a_fact, a_visit, open_postgresql
+from tests.support.postgres import PostgresCluster
+
+S, T = b"s" * 16, b"t" * 16
+KEY_1, KEY_2, OWN = b"1" * 32, b"2" * 32, b"o" * 32
+WRITER, OTHER_WRITER = UUID(int=11), UUID(int=12)
+CORRELATION = UUID(int=13)
+ERASURE = UUID(int=14)
+
+
+@pytest.fixture
+def store(backend: Backend) -> SqlStore:
+    """The store of a backend."""
+    return backend.store
+
+
+@pytest.fixture
+def ledger_id(backend: Backend) -> UUID:
+    """A ledger of its own."""
+    return backend.new_ledger().ledger_id
+
+
+def sealed(ledger_id: UUID, number: int, **changes: Any) -> SealedEvent:
+    """An event that is ready to be recorded; its id is its number."""
+    parts = changes.pop("parts", (SealedPart(Role.SUBJECT, KEY_1, b"x"), SealedPart(Role.NONPERSONAL, OWN, b"y")))
+    recorded_by = changes.pop("recorded_by", WRITER)
+    envelope = Envelope(ledger_id, UUID(int=number), S, "patient", "Visit", 1, None, None, None)
+    return SealedEvent(replace(envelope, **changes), parts, recorded_by)
+
+
+def write(store: SqlStore, ledger_id: UUID, *events: SealedEvent, now: int = NOW) -> list[RecordedEvent]:
+    """Record events as an append does it."""
+    with store.locked_head(ledger_id) as lock:
+        versions = lock.versions({event.envelope.stream_ref for event in events})
+        recorded, head = place_events(events, lock.head, versions, now)
+        lock.write(recorded, head)
+    return recorded
+
+
+# The port, method by method
+
+
+def test_ledgers_are_listed_by_name_and_taken_once(backend: Backend, store: SqlStore) -> None:
+    """A ledger and its empty head are there when ``add_ledger`` returns; its name is taken for good."""
+    fresh = LedgerInfo(UUID(int=NOW), f"contract-{backend.name}", NOW)
+    store.add_ledger(fresh)
+    assert store.ledger(fresh.name) == fresh
+    assert store.ledger("no-such-ledger") is None
+    assert fresh in store.ledgers()
+    assert [one.name for one in store.ledgers()] == sorted(one.name for one in store.ledgers())
+    assert store.head(fresh.ledger_id) == store.head(fresh.ledger_id, settled=True) == Head(0, (), 0)
+    with pytest.raises(AlreadyExistsError):
+        store.add_ledger(replace(fresh, ledger_id=UUID(int=NOW + 1)))
+    with pytest.raises(IntegrityError):
+        store.head(UUID(int=NOW + 1))
+
+
+def test_events_come_back_as_they_were_written(store: SqlStore, ledger_id: UUID) -> None:
+    """Every field of every event, whatever its parts, survives the way through the rows."""
+    written = write(
+        store,
+        ledger_id,
+        sealed(ledger_id, 1),
+        sealed(
+            ledger_id, 2, occurred_at=-5, correlation_id=CORRELATION, causation_id=UUID(int=1), schema_version=2**31 - 1
+        ),
+        sealed(
+            ledger_id, 3, stream_ref=T, category="a_b.C9", parts=tuple(SealedPart(role, KEY_2, b"") for role in Role)
+        ),
+        sealed(ledger_id, 4, parts=()),
+    )
+    assert store.select_events(ledger_id, EventFilter(0, 99), None, 10) == written
+    assert store.find_events(ledger_id, [UUID(int=n) for n in (3, 1, 9)]) == {
+        UUID(int=3): written[2],
+        UUID(int=1): written[0],
+    }
+    assert sorted(store.events_at(ledger_id, {1, 3, 99}), key=lambda event: event.position) == [written[1], written[3]]
+    assert store.find_events(ledger_id, []) == {}
+    head = store.head(ledger_id)
+    assert (head.size, head.last_recorded_at) == (4, NOW)
+    assert root_of(head.frontier) == root_of(extend_frontier(0, (), [event.leaf_hash for event in written])[1])
+    assert [store.recorded_at(ledger_id, position) for position in range(4)] == [NOW] * 4
+    with pytest.raises(IntegrityError):
+        store.recorded_at(ledger_id, 4)
+
+
+def test_versions_are_those_of_streams_that_have_events(store: SqlStore, ledger_id: UUID) -> None:
+    """A stream without events is absent, inside the lock and outside, for thousands of refs too."""
+    write(store, ledger_id, *(sealed(ledger_id, n, stream_ref=S if n % 3 else T) for n in range(1, 8)))
+    many = [number.to_bytes(16) for number in range(2500)]
+    assert store.versions(ledger_id, [S, T, *many]) == {S: 5, T: 2}
+    assert store.versions(ledger_id, []) == {}
+    with store.locked_head(ledger_id) as lock:
+        assert lock.versions([T, S, b"u" * 16]) == {S: 5, T: 2}
+        assert lock.find_ids([UUID(int=n) for n in (1, 7, 8)]) == {UUID(int=1), UUID(int=7)}
+        assert lock.head == store.head(ledger_id)
+
+
+def test_a_time_resolves_to_the_last_event_at_or_before_it(store: SqlStore, ledger_id: UUID) -> None:
+    """Exactly at a recorded-at includes all events of that time; a microsecond before includes none of them."""
+    for number, now in enumerate((100, 100, 200, 200, 200, 300), 1):
+        write(store, ledger_id, sealed(ledger_id, number), now=now)
+    expected = {99: -1, 100: 1, 101: 1, 199: 1, 200: 4, 299: 4, 300: 5, 10**15: 5, -1: -1}
+    assert {time: store.position_at(ledger_id, time, 6) for time in expected} == expected
+    assert store.position_at(ledger_id, 200, 4) == 3
+    assert store.position_at(ledger_id, 10**15, 0) == -1
+
+
+def naive(events: list[RecordedEvent], which: EventFilter) -> list[int]:
+    """The positions that a filter selects, by its definition."""
+
+    def occurred(event: RecordedEvent) -> int:
+        return event.recorded_at if event.envelope.occurred_at is None else event.envelope.occurred_at
+
+    def matches(event: RecordedEvent) -> bool:
+        envelope = event.envelope
+        return (
+            which.first_position <= event.position <= which.last_position
+            and which.stream_ref in (None, envelope.stream_ref)
+            and event.stream_version > which.after_version
+            and which.category in (None, envelope.category)
+            and (not which.types or envelope.event_type in which.types)
+            and which.correlation_id in (None, envelope.correlation_id)
+            and which.recorded_by in (None, event.recorded_by)
+            and (which.occurred_from is None or occurred(event) >= which.occurred_from)
+            and (which.occurred_to is None or occurred(event) < which.occurred_to)
+            and all(
+                any(part.role in condition.roles and part.key_id in condition.key_ids for part in event.parts)
+                for condition in which.keys
+            )
+        )
+
+    found = [event for event in events if matches(event)]
+    if which.order_by == "occurred":
+        found.sort(key=lambda event: (occurred(event), event.position))
+    return [event.position for event in (found if which.order == "asc" else reversed(found))]
+
+
+def test_every_filter_selects_what_it_says_on_pages_of_every_size(store: SqlStore, ledger_id: UUID) -> None:
+    """Each condition alone, in both orders of both axes; pages join without a gap and without a repeat."""
+    for number in range(1, 13):
+        parts = (SealedPart(Role.SUBJECT if number % 2 else Role.ACTOR, KEY_1 if number % 3 else KEY_2, b"x"),)
+        event = sealed(
+            ledger_id,
+            number,
+            stream_ref=S if number % 4 else T,
+            category="patient" if number % 5 else "ward",
+            event_type=f"T{number % 3}",
+            occurred_at=None if number % 3 == 0 else 50 * (number % 4),
+            correlation_id=CORRELATION if number % 6 == 0 else None,
+            recorded_by=WRITER if number % 2 else OTHER_WRITER,
+            parts=parts,
+        )
+        write(store, ledger_id, event, now=100 + number // 3)
+    events = list(store.select_events(ledger_id, EventFilter(0, 99), None, 99))
+    conditions: list[dict[str, Any]] = [
+        {},
+        {"first_position": 3},
+        {"last_position": 7},
+        {"stream_ref": T},
+        {"stream_ref": S, "after_version": 4},
+        {"category": "ward"},
+        {"types": ("T0", "T2")},
+        {"correlation_id": CORRELATION},
+        {"recorded_by": OTHER_WRITER},
+        {"occurred_from": 100},
+        {"occurred_to": 100},
+        {"occurred_from": 50, "occurred_to": 103},
+        {"keys": (KeyCondition((Role.SUBJECT,), (KEY_1, KEY_2)),)},
+        {"keys": (KeyCondition((Role.SUBJECT, Role.ACTOR), (KEY_2,)), KeyCondition((Role.ACTOR,), (KEY_1, KEY_2)))},
+        {"keys": (KeyCondition((Role.FURTHER,), (KEY_1,)),)},
+    ]
+    for fields in conditions:
+        for order_by in ("recorded", "occurred"):
+            for order in ("asc", "desc"):
+                bounds = {"first_position": 0, "last_position": 99}
+                which = EventFilter(**{**bounds, **fields}, order_by=order_by, order=order)
+                expected = naive(events, which)
+                for limit in (1, 5, 50):
+                    assert expected == walk(store, ledger_id, which, limit)
+
+
+def walk(store: SqlStore, ledger_id: UUID, which: EventFilter, limit: int) -> list[int]:
+    """All positions that match, page by page."""
+    found: list[int] = []
+    place: Place | None = None
+    while page := store.select_events(ledger_id, which, place, limit):
+        found += [event.position for event in page]
+        last = page[-1]
+        occurred = last.recorded_at if last.envelope.occurred_at is None else last.envelope.occurred_at
+        place = Place(last.position, occurred if which.order_by == "occurred" else None)
+    return found
+
+
+def test_keys_lead_to_their_events(store: SqlStore, ledger_id: UUID) -> None:
+    """``event_keys`` has a row for every part of a person and none for nonpersonal parts."""
+    write(store, ledger_id, sealed(ledger_id, 1), sealed(ledger_id, 2, parts=(SealedPart(Role.ACTOR, KEY_2, b"z"),)))
+    write(store, ledger_id, sealed(ledger_id, 3), sealed(ledger_id, 4, parts=(SealedPart(Role.SHREDDED, KEY_1, b""),)))
+    usage = store.key_usage(ledger_id, [KEY_1])
+    assert (usage.events, usage.first, usage.last) == (2, 0, 2)
+    usage = store.key_usage(ledger_id, [KEY_1, KEY_2])
+    assert (usage.events, usage.first, usage.last) == (3, 0, 2)
+    for nothing in ([], [OWN], [b"9" * 32]):
+        usage = store.key_usage(ledger_id, nothing)
+        assert (usage.events, usage.first, usage.last) == (0, None, None)
+
+    rows = [(0, 0, 1, KEY_1), (2, 0, 1, KEY_1), (3, 0, 6, KEY_1), (1, 0, 2, KEY_2)]
+    assert store.count_event_keys(ledger_id) == 4
+    assert store.scan_event_keys(ledger_id, None, 99) == rows
+    assert store.scan_event_keys(ledger_id, rows[1], 1) == [rows[2]]
+    assert store.scan_event_keys(ledger_id, rows[3], 9) == []
+    assert sorted(store.event_keys(ledger_id, 0, 2, {KEY_1, KEY_2, OWN})) == sorted([rows[0], rows[1], rows[3]])
+    assert store.event_keys(ledger_id, 0, 9, set()) == []
+
+
+def test_shredded_keys_are_known_from_the_commit_on(store: SqlStore, ledger_id: UUID) -> None:
+    """Dead keys stand with position, time and erasure, inside the lock and outside; the tree's root beside them."""
+    with store.locked_head(ledger_id) as lock:
+        recorded, head = place_events([sealed(ledger_id, 1)], lock.head, {}, NOW)
+        lock.write(recorded, head)
+        lock.shred([KEY_1, KEY_2], 0, ERASURE, root_of(head.frontier))
+    assert store.shreddings(ledger_id, [KEY_1, OWN]).keys() == {KEY_1}
+    shredding = store.shredded_keys(ledger_id)[KEY_2]
+    assert (shredding.position, shredding.at, shredding.erasure_id) == (0, NOW, ERASURE)
+    assert store.shredded_keys(ledger_id).keys() == {KEY_1, KEY_2}
+    assert store.erasure_root(ledger_id, ERASURE) == root_of(head.frontier)
+    with store.locked_head(ledger_id) as lock:
+        assert lock.shredded([KEY_2, OWN]) == {KEY_2}
+        lock.shred([], 0, UUID(int=99), bytes(32))
+    with pytest.raises(IntegrityError):
+        store.erasure_root(ledger_id, UUID(int=98))
+    assert store.shredded_keys(UUID(int=5)) == {}
+
+
+def test_refs_can_be_given_up(store: SqlStore, ledger_id: UUID) -> None:
+    """An abandoned ref is known to every later holder of the lock."""
+    with store.locked_head(ledger_id) as lock:
+        assert lock.abandoned([S, T]) == frozenset()
+        lock.abandon(S)
+    with store.locked_head(ledger_id) as lock:
+        assert lock.abandoned([S, T]) == {S}
+
+
+def test_ledgers_do_not_see_each_other(backend: Backend, store: SqlStore, ledger_id: UUID) -> None:
+    """Two ledgers with the same ids, refs and keys: no method of one answers with what is in the other."""
+    other = backend.new_ledger().ledger_id
+    write(store, ledger_id, sealed(ledger_id, 1))
+    assert store.find_events(other, [UUID(int=1)]) == {}
+    assert store.select_events(other, EventFilter(0, 99), None, 9) == []
+    assert store.versions(other, [S]) == {}
+    assert store.key_usage(other, [KEY_1]).events == store.count_event_keys(other) == 0
+    assert store.head(other).size == 0
+    write(store, other, sealed(other, 1))
+    assert store.find_events(other, [UUID(int=1)])[UUID(int=1)].envelope.ledger_id == other
+
+
+def test_api_keys(store: SqlStore, ledger_id: UUID) -> None:
+    """A key is kept with all that it is; revoking holds from its first time on, and touching changes nothing else."""
+    key = ApiKey(
+        UUID(int=ledger_id.int + 1), "n", "p", frozenset(AccessRole), ledger_id, b"h" * 32, NOW, NOW + 9, None, None
+    )
+    everywhere = replace(key, key_id=UUID(int=ledger_id.int + 2), ledger_id=None, expires_at=None, created_at=NOW + 1)
+    store.add_api_key(everywhere)
+    store.add_api_key(key)
+    assert [one for one in store.api_keys() if one in (key, everywhere)] == [key, everywhere]
+    store.touch_api_key(key.key_id, NOW + 5)
+    assert store.revoke_api_key(key.key_id, NOW + 6)
+    assert store.revoke_api_key(key.key_id, NOW + 7)
+    assert store.api_key(key.key_id) == replace(key, last_used_at=NOW + 5, revoked_at=NOW + 6)
+    assert store.api_key(everywhere.key_id) == everywhere
+    assert not store.revoke_api_key(UUID(int=ledger_id.int + 3), NOW)
+    assert store.api_key(UUID(int=ledger_id.int + 3)) is None
+
+
+# The head lock
+
+
+def test_what_raises_under_the_lock_leaves_nothing(store: SqlStore, ledger_id: UUID) -> None:
+    """I12: rows, keys and head of a block that fails are rolled back together, and the lock is free."""
+
+    def fail_at_last() -> None:
+        with store.locked_head(ledger_id) as lock:
+            recorded, head = place_events([sealed(ledger_id, 1)], lock.head, {}, NOW)
+            lock.write(recorded, head)
+            lock.shred([KEY_1], 0, ERASURE, bytes(32))
+            lock.abandon(S)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_at_last()
+    assert store.head(ledger_id) == Head(0, (), 0)
+    assert store.find_events(ledger_id, [UUID(int=1)]) == {}
+    assert store.count_event_keys(ledger_id) == 0
+    assert store.shredded_keys(ledger_id) == {}
+    assert [event.position for event in write(store, ledger_id, sealed(ledger_id, 1))] == [0]
+
+
+def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Start ``work`` beside this thread; its result will stand in the list."""
+    result: list[Any] = []
+    thread = threading.Thread(target=lambda: result.append(work()))
+    thread.start()
+    return thread, result
+
+
+def test_whoever_waits_for_the_head_sees_what_its_holder_did(store: SqlStore, ledger_id: UUID) -> None:
+    """I2: a second appender and a settled head wait for the holder's commit; a plain read does not."""
+    with store.locked_head(ledger_id) as lock:
+        settled, seen = in_thread(lambda: store.head(ledger_id, settled=True))
+        second, placed = in_thread(lambda: write(store, ledger_id, sealed(ledger_id, 2)))
+        recorded, head = place_events([sealed(ledger_id, 1)], lock.head, {}, NOW)
+        lock.write(recorded, head)
+        assert store.head(ledger_id).size == 0
+        settled.join(0.1)
+        assert settled.is_alive()
+        assert second.is_alive()
+    settled.join(20)
+    second.join(20)
+    assert seen[0].size in (1, 2)
+    assert [event.position for event in placed[0]] == [1]
+    assert store.head(ledger_id).size == 2
+
+
+# I1: append-only, by the database
+
+
+def populated(ledger: Ledger) -> None:
+    """At least one row in every append-only table."""
+    ledger.append(a_visit("A"), a_fact())
+    ledger.erase("patient:A")
+    with ledger.deps.store.locked_head(ledger.ledger_id) as lock:
+        lock.abandon(S)
+
+
+def forbidden(table: sa.Table, dialect: str) -> Iterator[Any]:
+    """What nobody may do to the table."""
+    column = next(column for column in table.columns if not column.primary_key or column.name == "stream_ref")
+    yield sa.update(table).values({column.name: column})
+    yield sa.delete(table)
+    if dialect == "postgresql":
+        yield sa.text(f"TRUNCATE {table.name}")
+        yield sa.text(f"TRUNCATE {table.name} CASCADE")
+    else:
+        yield sa.text(f"INSERT OR REPLACE INTO {table.name} SELECT * FROM {table.name}")
+        yield sa.text(f"REPLACE INTO {table.name} SELECT * FROM {table.name}")
+        yield sa.text(f"UPDATE OR REPLACE {table.name} SET ledger_id = ledger_id")
+
+
+@pytest.mark.parametrize("name", tables.APPEND_ONLY)
+def test_the_database_refuses_to_change_the_log(ledger: Ledger, name: str) -> None:
+    """I1: a trigger stands in the way of every change, even of the owner's."""
+    populated(ledger)
+    table = tables.metadata.tables[name]
+    count = sa.select(sa.func.count()).select_from(table).where(table.c.ledger_id == ledger.ledger_id)
+    engine = ledger.backend.engine
+    with engine.connect() as connection:
+        before = connection.execute(count).scalar_one()
+    assert before
+    for statement in forbidden(table, ledger.backend.name):
+        with pytest.raises(exc.DBAPIError, match="append-only"):
+            ledger.backend.execute(statement)
+    with engine.connect() as connection:
+        assert connection.execute(count).scalar_one() == before
+
+
+def test_the_log_and_its_rules_are_in_the_list() -> None:
+    """Every table of the log is append-only; the others are the few whose rows have a life."""
+    assert set(tables.metadata.tables) - set(tables.APPEND_ONLY) == {"ledgers", "heads", "api_keys"}
+
+
+def test_two_events_cannot_share_a_place(store: SqlStore, ledger_id: UUID) -> None:
+    """I2, I3, I4 below the lock: position, (stream, version) and event id are unique whatever a writer believes."""
+    (event,) = write(store, ledger_id, sealed(ledger_id, 1))
+    twins = [
+        replace(event, envelope=replace(event.envelope, event_id=UUID(int=2)), stream_version=2),
+        replace(event, envelope=replace(event.envelope, event_id=UUID(int=2)), position=1),
+        replace(event, position=1, stream_version=2),
+    ]
+    for twin in twins:
+        with pytest.raises(IntegrityError) as caught, store.locked_head(ledger_id) as lock:
+            lock.write([twin], lock.head)
+        assert "audit-ledger verify" in caught.value.detail
+        assert caught.value.__cause__ is None
+    assert store.head(ledger_id).size == 1
+    fine = replace(event, position=1, stream_version=2, envelope=replace(event.envelope, event_id=UUID(int=2)))
+    with store.locked_head(ledger_id) as lock:
+        lock.write([fine], replace(lock.head, size=2, frontier=(bytes(32),)))
+
+
+@pytest.fixture(scope="module")
+def service(postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Backend, Any]]:
+    """A backend, and an engine that has the service role's rights on its ledger database."""
+    role = postgres.create_role()
+    opened = open_postgresql(postgres, tmp_path_factory.mktemp("service"))
+    migrate(opened.engine, role.name)
+    database = make_url(opened.urls[0]).database
+    assert database is not None
+    engine = open_engine(postgres.url(database, role))
+    yield opened, engine
+    engine.dispose()
+    opened.close()
+
+
+def test_the_service_s_role_can_do_its_work(service: tuple[Backend, Any]) -> None:
+    """With the rights that ``migrate`` grants, everything that the service does goes through."""
+    opened, engine = service
+    ledger = opened.new_ledger().with_parts(store=SqlStore(engine))
+    populated(ledger)
+    key = ApiKey(ERASURE, "n", "p", frozenset(), None, b"h", NOW, None, None, None)
+    ledger.deps.store.add_api_key(key)
+    ledger.deps.store.touch_api_key(key.key_id, NOW)
+    assert ledger.deps.store.revoke_api_key(key.key_id, NOW)
+    ledger.deps.store.check()
+    ledger.assert_intact()
+
+
+@pytest.mark.parametrize("name", [*tables.metadata.tables, VERSION_TABLE])
+def test_the_service_s_role_can_change_nothing_else(service: tuple[Backend, Any], name: str) -> None:
+    """I1 by grants: no row of the log is updated, none at all deleted, no table truncated, altered or dropped."""
+    _, engine = service
+    statements = [
+        f"DELETE FROM {name}",
+        f"TRUNCATE {name}",
+        f"DROP TABLE {name}",
+        f"ALTER TABLE {name} ADD COLUMN extra integer",
+        f"ALTER TABLE {name} DISABLE TRIGGER ALL",
+        f"CREATE TABLE {name}_copy AS SELECT * FROM {name}",
+        f"CREATE INDEX ON {name} ((1))",
+        "SET session_replication_role = replica",
+        "DROP FUNCTION refuse_change() CASCADE",
+    ]
+    if name in (*tables.APPEND_ONLY, VERSION_TABLE):
+        column = "version_num" if name == VERSION_TABLE else "ledger_id"
+        statements.append(f"UPDATE {name} SET {column} = {column}")
+    else:
+        statements.append(f"UPDATE {name} SET {'name' if name != 'heads' else 'ledger_id'} = NULL")
+    with engine.connect() as connection:
+        for statement in statements:
+            with pytest.raises(exc.ProgrammingError) as caught:
+                connection.exec_driver_sql(statement)
+            assert getattr(caught.value.orig, "sqlstate", None) == "42501"
+            connection.rollback()
+
+
+# When the database is away
+
+
+def test_a_database_that_is_away_is_a_dependency_s_fault(tmp_path: Path, postgres: PostgresCluster) -> None:
+    """Neither a missing folder nor a closed port shows the caller anything but ``StoreUnavailableError``."""
+    gone = make_url(postgres.create_database()).set(port=1).render_as_string(hide_password=False)
+    for url in (f"sqlite:///{tmp_path}/no/such/folder/ledger.db", gone):
+        store = SqlStore(open_engine(url))
+        for call in (store.check, store.ledgers, lambda store=store: store.head(UUID(int=1), settled=True)):
+            with pytest.raises(StoreUnavailableError) as caught:
+                call()
+            assert caught.value.__cause__ is None
+        store.close()
+
+
+def test_an_empty_database_is_not_taken_for_a_ledger(tmp_path: Path) -> None:
+    """``check`` fails before the migrations, and after them it does not."""
+    engine = open_engine(f"sqlite:///{tmp_path}/ledger.db")
+    store = SqlStore(engine)
+    with pytest.raises((StoreUnavailableError, IntegrityError)):
+        store.check()
+    migrate(engine, revision="0001")
+    with pytest.raises(StoreUnavailableError, match="audit-ledger migrate"):
+        store.check()
+    migrate(engine)
+    store.check()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=ro", "mysql://x/y", "postgresql://x/y"]
+)
+def test_a_database_that_would_lose_events_is_refused(url: str) -> None:
+    """Only files and PostgreSQL by psycopg: nothing in memory, no other driver."""
+    with pytest.raises((ValueError, sa.exc.SQLAlchemyError)):
+        open_engine(url)
+
+
+def kill_connections(backend: Backend) -> int:
+    """End every connection of the engine's pool on the server's side."""
+    database = make_url(backend.urls[0]).database
+    statement = sa.text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
+    )
+    other = open_engine(backend.urls[0])
+    with other.connect() as connection:
+        killed = len(connection.execute(statement, {"name": database}).all())
+    other.dispose()
+    return killed
+
+
+def test_a_read_outlives_its_connection(service: tuple[Backend, Any]) -> None:
+    """A connection that was killed while it was idle is replaced, and a read on it is done again."""
+    opened, _ = service
+    ledger_id = opened.new_ledger().ledger_id
+    store = opened.store
+    write(store, ledger_id, sealed(ledger_id, 1))
+    assert kill_connections(opened) >= 1
+    assert store.head(ledger_id).size == 1
+
+    killed: list[int] = []
+
+    def kill_once(*_: Any) -> None:
+        if not killed:
+            killed.append(0)
+            killed[0] = kill_connections(opened)
+
+    sa.event.listen(opened.engine, "before_cursor_execute", kill_once)
+    try:
+        assert store.find_events(ledger_id, [UUID(int=1)]).keys() == {UUID(int=1)}
+    finally:
+        sa.event.remove(opened.engine, "before_cursor_execute", kill_once)
+    assert killed[0] >= 1
+
+
+def test_a_write_that_loses_its_connection_is_not_repeated(service: tuple[Backend, Any]) -> None:
+    """What was under the lock is rolled back by the server, and the caller is told that the store went away."""
+    opened, _ = service
+    ledger_id = opened.new_ledger().ledger_id
+    store = opened.store
+
+    def lose_the_connection() -> None:
+        with store.locked_head(ledger_id) as lock:
+            recorded, head = place_events([sealed(ledger_id, 1)], lock.head, {}, NOW)
+            lock.write(recorded, head)
+            kill_connections(opened)
+
+    with pytest.raises(StoreUnavailableError):
+        lose_the_connection()
+    assert store.head(ledger_id) == Head(0, (), 0)
+    assert [event.position for event in write(store, ledger_id, sealed(ledger_id, 1))] == [0]
+
+
+# Migrations
+
+
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")  # of the one index on an expression, in SQLite
+def test_the_models_are_what_the_migrations_made(backend: Backend) -> None:
+    """Every table and column of ``tables.py``, and no other, is in the migrated database, with the same nullability."""
+    with backend.engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        assert set(inspector.get_table_names()) == {*tables.metadata.tables, VERSION_TABLE}
+        for name, table in tables.metadata.tables.items():
+            columns = {column["name"]: column for column in inspector.get_columns(name)}
+            assert columns.keys() == set(table.columns.keys())
+            for column in table.columns:
+                assert columns[column.name]["nullable"] is column.nullable, (name, column.name)
+            key = [column.name for column in table.primary_key]
+            assert sorted(inspector.get_pk_constraint(name)["constrained_columns"]) == sorted(key)
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
+        # The models leave out what only the database has to know: indexes, foreign keys and unique constraints.
+        left_out = {"remove_index", "remove_fk", "remove_constraint"}
+        differences = compare_metadata(context, tables.metadata)
+        assert [one for one in differences if not isinstance(one, tuple) or one[0] not in left_out] == []
+
+
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")  # likewise
+def test_the_ledger_leads_every_index(backend: Backend) -> None:
+    """So that the schema can be distributed by ledger: ``ledger_id`` stands first in every key and index of the log."""
+    with backend.engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        for name in (*tables.APPEND_ONLY, "heads"):
+            assert inspector.get_pk_constraint(name)["constrained_columns"][0] == "ledger_id"
+            for unique in inspector.get_unique_constraints(name):
+                assert unique["column_names"][0] == "ledger_id"
+            for index in inspector.get_indexes(name):
+                assert index["column_names"][0] == "ledger_id"
+
+
+def test_a_populated_ledger_migrates_forward(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> None:
+    """From the first schema, filled by the services, to the newest: nothing is lost, all proofs still hold."""
+    if backend.name == "sqlite":
+        url = f"sqlite:///{tmp_path}/old.db"
+    else:
+        url = request.getfixturevalue("postgres").create_database()
+    engine = open_engine(url)
+    migrate(engine, revision="0001")
+    assert pending_migrations(engine)
+    old = replace(backend, engine=engine).new_ledger()
+    populated(old)
+    old.append(a_visit("B", actor="group:L"))
+    before, report = old.recorded(), old.verify()
+
+    migrate(engine)
+    migrate(engine)
+
+    assert not pending_migrations(engine)
+    assert old.recorded() == before
+    assert old.verify() == report
+    assert report.intact
+    old.append(a_visit("B"))
+    assert old.positions(category="patient") == [0, 3, 4]
+    engine.dispose()
+
+
+def test_migrating_twice_grants_no_more(service: tuple[Backend, Any]) -> None:
+    """Rights that somebody added by hand are gone after the next migration."""
+    opened, engine = service
+    role = make_url(str(engine.url)).username
+    with opened.engine.begin() as connection:
+        connection.exec_driver_sql(f'GRANT ALL ON events, heads TO "{role}"')
+    migrate(opened.engine, role)
+    with engine.connect() as connection:
+        for table in ("events", "heads"):
+            has = sa.text("SELECT has_table_privilege(:table, 'DELETE') OR has_table_privilege(:table, 'TRUNCATE')")
+            assert connection.execute(has, {"table": table}).scalar_one() is False
