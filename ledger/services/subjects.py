@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from ledger.domain.names import ACTOR_PURPOSE
 from ledger.domain.query import NameOrRef
 from ledger.errors import NotFoundError
 from ledger.ports import SubjectEntry, SubjectState
@@ -38,7 +39,7 @@ def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> Sub
         events=usage.events,
         first_recorded_at=deps.store.recorded_at(ledger_id, usage.first) if usage.first is not None else None,
         last_recorded_at=deps.store.recorded_at(ledger_id, usage.last) if usage.last is not None else None,
-        erased_at=entry.changed_at if entry.state == "erased" else None,
+        erased_at=_erased_at(deps, ledger_id, entry),
         # No epoch has been destroyed yet, so there is no erasure that holds in old backups too.
         final_at=None,
     )
@@ -48,3 +49,13 @@ def _find(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectEntry |
     if who.ref is not None:
         return deps.vault.subject(ledger_id, who.ref)
     return deps.vault.find_subjects(ledger_id, [who.name or ""]).get(who.name or "")
+
+
+def _erased_at(deps: Dependencies, ledger_id: UUID, entry: SubjectEntry) -> int | None:
+    """When the subject was erased; a later erasure of what it did as an actor does not change that."""
+    if entry.state != "erased":
+        return None
+    keys = [key_id for key_id, purpose in entry.key_ids if purpose != ACTOR_PURPOSE]
+    moments = [shredding.at for shredding in deps.store.shreddings(ledger_id, keys).values()]
+    # A name that was blocked before anything was recorded under it has no keys.
+    return max(moments, default=entry.changed_at)
