@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -44,6 +44,7 @@ class Load:
     acknowledged: dict[str, dict[str, Any]] = field(default_factory=dict)
     unanswered: list[dict[str, Any]] = field(default_factory=list)
     erased: set[str] = field(default_factory=set)
+    interrupted: set[str] = field(default_factory=set)
     surprises: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -53,13 +54,53 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(server: ServedLe
     path = server.make_ledger("hospital")
     load = Load()
     for number in range(KILLS):
-        run_round(server, path, load, number)
+        run_round(server, path, load, number, server.kill)
+        server.start()
         assert load.surprises == []
         check(server, path, load)
     assert len(load.acknowledged) > KILLS
 
 
-def run_round(server: ServedLedger, path: str, load: Load, number: int) -> None:
+def test_killed_database_server_loses_nothing_and_the_service_recovers(own_postgres: PostgresCluster) -> None:
+    """The database server is killed and comes back; the service, which went on, needs no restart (I11)."""
+    settings = {
+        "AUDIT_LEDGER_DATABASE_URL": own_postgres.create_database(),
+        "AUDIT_LEDGER_KEYVAULT_URL": own_postgres.create_database(),
+    }
+    with ServedLedger(settings) as server:
+        path = server.make_ledger("hospital")
+        load = Load()
+        for number in range(max(KILLS // 2, 2)):
+            run_round(server, path, load, number, own_postgres.kill)
+            down = server.client.post(f"{path}/query", {})
+            assert (down.status, down.code) in ((503, "store-unavailable"), (503, "vault-unavailable"))
+            assert down.headers["retry-after"]
+            assert server.client.get("/readyz").status == 503
+            own_postgres.start()
+            wait_until_ready(server.client)
+            finish_erasures(server.client, path, load)
+            assert load.surprises == []
+            check(server, path, load)
+        assert len(load.acknowledged) > 1
+
+
+def wait_until_ready(client: Client) -> None:
+    """Wait for the service to find its databases again."""
+    deadline = time.monotonic() + 60
+    while client.get("/readyz").status != 200:
+        assert time.monotonic() < deadline, "the service did not recover within a minute"
+        time.sleep(0.1)
+
+
+def finish_erasures(client: Client, path: str, load: Load) -> None:
+    """Ask again for erasures that were cut short, as their clients would: the service itself was not restarted."""
+    for subject in load.interrupted:
+        assert client.post(f"{path}/erasures", {"subject": subject}).status in (200, 201)
+    load.erased |= load.interrupted
+    load.interrupted.clear()
+
+
+def run_round(server: ServedLedger, path: str, load: Load, number: int, crash: Callable[[], None]) -> None:
     """Some clients write, one erases; then everything is gone in the middle of it."""
     stop = threading.Event()
     threads = [
@@ -70,11 +111,10 @@ def run_round(server: ServedLedger, path: str, load: Load, number: int) -> None:
     for thread in threads:
         thread.start()
     time.sleep(0.1 + random.Random(number).random() * 0.8)
-    server.kill()
+    crash()
     stop.set()
     for thread in threads:
         thread.join(60)
-    server.start()
 
 
 def write(client: Client, path: str, load: Load, stop: threading.Event, name: str) -> None:
@@ -122,9 +162,9 @@ def erase(client: Client, path: str, load: Load, stop: threading.Event, number: 
         try:
             if client.post(f"{path}/events", event).status != 201:
                 continue
-            if client.post(f"{path}/erasures", {"subject": subject}).status == 201:
-                with load.lock:
-                    load.erased.add(subject)
+            status = client.post(f"{path}/erasures", {"subject": subject}).status
+            with load.lock:
+                (load.erased if status == 201 else load.interrupted).add(subject)
         except BROKEN:
             return
 
