@@ -37,6 +37,9 @@ class _Api(Api):
     def _register_error_handlers(self) -> None:
         pass
 
+    def _register_pagination_header(self) -> None:
+        """Ours is in the bodies."""
+
 
 def create_app(service: Service, *, stopping: Callable[[], bool] = lambda: False) -> Flask:
     """The application for a service. ``stopping``: whether this process is shutting down, so that nobody waits on."""

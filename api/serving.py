@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from flask import Flask
 from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
 from granian.server.mp import MPServer
 from typing_extensions import override
 
@@ -31,8 +32,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _SERVER_LOGS: Final[dict[str, Any]] = {
     "formatters": {},
     "handlers": {},
-    # Errors only, and through our own formatter.
-    "loggers": {"_granian": {"level": "ERROR", "handlers": [], "propagate": True}},
+    # Through our own formatter, which lets no text of an application's exception pass.
+    "loggers": {"_granian": {"handlers": [], "propagate": True}},
 }
 
 _log = logging.getLogger(LOGGER)
@@ -80,6 +81,7 @@ def serve(settings: Settings) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=SHUTDOWN_SECONDS,
         log_access=False,
+        log_level=LogLevels.error,
         log_dictconfig=_SERVER_LOGS,
     )
     server.stopping = stopping

@@ -137,7 +137,7 @@ class NewEvent(Request):
     """An event to record. Needs `data` (with a subject) or `nonpersonal`, and a stream by name or ref."""
 
     id = Identifier(allow_none=True, metadata={"description": "Best a UUID version 7; versions 3 and 5 are refused."})
-    stream = Name(metadata={"description": "`category-id`", "example": "patient-A"})
+    stream = Name(allow_none=True, metadata={"description": "`category-id`", "example": "patient-A"})
     stream_ref = Ref("str", allow_none=True)
     expected_version = fields.Raw(
         metadata={
