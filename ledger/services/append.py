@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import Appended, NewEvent, RecordedEvent, SealedEvent
-from ledger.domain.names import split_stream
+from ledger.domain.names import RESERVED_CATEGORIES, split_stream
 from ledger.domain.repeats import KnownRefs, is_repeat
 from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
 from ledger.errors import (
@@ -74,6 +74,9 @@ def _append(
                 recorded = _write(deps, lock, candidates, sealed)
         except OvertakenError as overtaken:
             dead |= overtaken.dead
+            for name, ref in overtaken.abandoned.items():
+                # Whoever gave the ref up may have died before it got to this.
+                deps.vault.replace_stream(ledger_id, name, ref)
             continue
         return AppendResult(tuple(appended(event) for event in recorded), duplicate=False)
     raise BusyError("others keep changing the same streams; try again")
@@ -86,6 +89,10 @@ def _candidates(events: Sequence[NewEvent], ids: Sequence[UUID]) -> list[Candida
         if event.stream is None or split is None:
             fault = Fault(f"{event.pointer}/stream", "must have the form category-id", index)
             raise InvalidError("a stream has no category", [fault])
+        if split[0] in RESERVED_CATEGORIES:
+            # By name it was refused at the door; by ref its category is only known now.
+            fault = Fault(f"{event.pointer}/stream_ref", "is a stream of the ledger's own events", index)
+            raise InvalidError("a stream is reserved for the ledger's own events", [fault])
         candidates.append(Candidate(index, event, event_id, event.stream, split[0]))
     return candidates
 
@@ -112,8 +119,10 @@ def _write(
     versions = lock.versions(set(refs))
     check_versions(expectations(candidates, refs), versions)
     beginning = new_streams(sealed, versions)
-    if beginning and lock.abandoned(beginning):
-        raise OvertakenError
+    abandoned = lock.abandoned(beginning) if beginning else frozenset()
+    if abandoned:
+        names = zip(candidates, refs, strict=True)
+        raise OvertakenError(abandoned={candidate.stream: ref for candidate, ref in names if ref in abandoned})
     recorded, head = place_events(sealed, lock.head, versions, deps.clock())
     lock.write(recorded, head)
     return recorded

@@ -9,7 +9,7 @@ from uuid import UUID
 from ledger.domain.events import Envelope, NewEvent, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
 from ledger.domain.sequence import Expectation, check_versions
-from ledger.errors import BusyError, Fault, SubjectErasedError, TooLargeError
+from ledger.errors import BusyError, Fault, LedgerError, SubjectErasedError, TooLargeError
 from ledger.ports import DataKey, Reservation
 from ledger.services.dependencies import Dependencies
 from ledger.services.recording import PlainPart, seal_event
@@ -18,12 +18,14 @@ from ledger.services.recording import PlainPart, seal_event
 class OvertakenError(Exception):
     """Somebody else changed, before the head was locked, what this append was prepared for. Prepare it again.
 
-    ``dead``: keys that turned out to be shredded. The vault may still hold them for a moment.
+    ``dead``: keys that turned out to be shredded. The vault may still hold them for a moment. ``abandoned``: streams,
+    by name, whose refs turned out to be given up. The name index may still lead to them.
     """
 
-    def __init__(self, dead: frozenset[bytes] = frozenset()) -> None:
+    def __init__(self, dead: frozenset[bytes] = frozenset(), abandoned: Mapping[str, bytes] | None = None) -> None:
         super().__init__()
         self.dead = dead
+        self.abandoned = abandoned or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,11 @@ def _give_up_strays(
     never_begun = {name: ref for name, ref in strays.items() if ref not in begun}
     for name, ref in never_begun.items():
         with deps.store.locked_head(ledger_id) as lock:
-            if not lock.versions([ref]) and not lock.abandoned([ref]):
+            begun_meanwhile = bool(lock.versions([ref]))
+            if not begun_meanwhile and not lock.abandoned([ref]):
                 lock.abandon(ref)
-        deps.vault.replace_stream(ledger_id, name, ref)
+        if not begun_meanwhile:
+            deps.vault.replace_stream(ledger_id, name, ref)
     if never_begun:
         raise OvertakenError
 
@@ -146,7 +150,7 @@ class _Keys:
 def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID) -> SealedEvent:
     entry = keys.reserved.streams.get(candidate.stream)
     if entry is None:
-        raise erased([candidate.fault("/subject", "was erased")])
+        raise _ownerless(candidate, keys)
     parts = _parts(candidate, keys)
     if entry.owner_ref is None:
         name_key = keys.reserved.ledger_key
@@ -162,6 +166,16 @@ def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID)
     if sum(len(part.sealed) for part in sealed.parts) > EVENT_BYTES:
         raise TooLargeError("an event is above 1 MiB; nothing was recorded", [candidate.fault("", "is above 1 MiB")])
     return sealed
+
+
+def _ownerless(candidate: Candidate, keys: _Keys) -> LedgerError:
+    """Why a stream was not made: the subject that would own it is erased, or some of its data is being erased."""
+    fault = candidate.fault("/subject", "was erased")
+    subject = candidate.event.subject
+    ref = keys.reserved.subjects.get(subject.subject or "") if subject is not None else None
+    if ref is not None and keys.reserved.refused.get((ref, "")) == "erasing":
+        return BusyError("an erasure of the subject is under way; try again in a moment", [fault])
+    return erased([fault])
 
 
 def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
