@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from ledger.domain.events import NewEvent, NewPart, OpenedEvent, OpenedPart
-from ledger.domain.query import EventFilter
-from ledger.errors import Fault, NotFoundError, SubjectErasedError
+from ledger.domain.events import PERSONAL_ROLES, NewEvent, NewPart, OpenedEvent, OpenedPart
+from ledger.domain.query import EventFilter, KeyCondition
+from ledger.errors import Fault, IntegrityError, NotFoundError, SubjectErasedError
 from ledger.services.dependencies import Dependencies
 from ledger.services.opening import open_events
 
@@ -19,8 +19,8 @@ from ledger.services.opening import open_events
 def with_names(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent]) -> list[NewEvent]:
     """Put names in place of the refs that these events give.
 
-    Raises ``NotFoundError`` for a ref that nothing is recorded under and ``SubjectErasedError`` for one whose names
-    are gone.
+    Raises ``NotFoundError`` for a ref that nothing is recorded under, ``SubjectErasedError`` for one whose names are
+    gone, and ``IntegrityError`` for one whose names cannot be read though nobody erased them.
     """
     names = _Names(deps, ledger_id)
     return [names.of_event(event, index) for index, event in enumerate(events)]
@@ -68,9 +68,15 @@ class _Names:
         subject = self._deps.vault.subject(self._ledger_id, ref)
         if subject is None:
             raise NotFoundError("a ref is not known in this ledger", [fault])
-        usage = self._deps.store.key_usage(self._ledger_id, [key_id for key_id, _ in subject.key_ids])
-        first = self._first_event(EventFilter(usage.first, usage.first)) if usage.first is not None else None
-        names = (part.subject for part in _people(first) if part.subject_ref == ref) if first else iter(())
+        key_ids = [key_id for key_id, _ in subject.key_ids]
+        # A purpose that was erased must not hide the name that the others still have.
+        dead = self._deps.store.shreddings(self._ledger_id, key_ids)
+        living = tuple(key_id for key_id in key_ids if key_id not in dead)
+        first = self._first_event(EventFilter(0, 2**62, keys=(KeyCondition(PERSONAL_ROLES, living),)))
+        if first is None and self._deps.store.key_usage(self._ledger_id, key_ids).events:
+            raise _hidden(fault)
+        people = _people(first) if first is not None else ()
+        names = (part.subject for part in people if part.subject_ref == ref and part.subject is not None)
         return _known(first, next(names, None), fault)
 
     def _first_event(self, which: EventFilter) -> OpenedEvent | None:
@@ -81,12 +87,19 @@ class _Names:
 def _known(first: OpenedEvent | None, name: str | None, fault: Fault) -> str:
     if first is None:
         raise NotFoundError("a ref is not known in this ledger", [fault])
-    if name is None:
-        raise SubjectErasedError(
-            "the name behind a ref cannot be read any more; nothing can be appended under it",
-            [Fault(fault.pointer, "its subject was erased or restricted", fault.index)],
-        )
-    return name
+    if name is not None:
+        return name
+    if all(redaction.reason == "unreadable" for redaction in first.redactions):
+        # I9: what was tampered with is not called erased.
+        raise IntegrityError("the name behind a ref cannot be read; run `audit-ledger verify`", [fault])
+    raise _hidden(fault)
+
+
+def _hidden(fault: Fault) -> SubjectErasedError:
+    return SubjectErasedError(
+        "the name behind a ref cannot be read any more; nothing can be appended under it",
+        [Fault(fault.pointer, "its subject was erased or restricted", fault.index)],
+    )
 
 
 def _people(event: OpenedEvent) -> Iterable[OpenedPart]:
