@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from ledger.domain.query import AsOf, Moment
 from ledger.errors import Fault, InvalidError
 from ledger.services.dependencies import Dependencies
+
+BEFORE_ALL: Final = -1
+"""The position before the first event."""
 
 
 def resolve_as_of(deps: Dependencies, ledger_id: UUID, as_of: AsOf | None, pointer: str = "/as_of") -> Moment:
@@ -31,6 +35,11 @@ def resolve_as_of(deps: Dependencies, ledger_id: UUID, as_of: AsOf | None, point
 
 
 def _at_position(deps: Dependencies, ledger_id: UUID, position: int, pointer: str) -> Moment:
+    if position < BEFORE_ALL:
+        raise InvalidError("as_of is no position", [Fault(pointer, f"must be at least {BEFORE_ALL}")])
+    if position == BEFORE_ALL:
+        # What a time before the first event resolves to; an answer can be asked for again.
+        return Moment(position, None)
     size = deps.store.head(ledger_id).size
     if position >= size:
         message = f"must be below the size of the ledger, {size}"
