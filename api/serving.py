@@ -21,7 +21,7 @@ from typing_extensions import override
 from api.app import create_app
 from api.config import Settings, SettingsError
 from api.logs import LOGGER, configure_logs
-from api.wiring import MIGRATE_HINT, OK, Service, open_service
+from api.wiring import OK, Service, open_service
 from ledger.services.erase import resume_erasures
 
 SHUTDOWN_SECONDS: Final = 30
@@ -120,10 +120,7 @@ def _check(service: Service) -> None:
         raise StartError(f"migrations are {states['migrations']}")
     missing = [f"{name}: {state}" for name, state in states.items() if state != OK]
     if missing:
-        raise StartError(f"not everything that the service needs is there. {'; '.join(missing)}. New here? {_FIRST}")
-
-
-_FIRST: Final = f"Run `audit-ledger init` (for databases only: {MIGRATE_HINT})"
+        raise StartError(f"not everything that the service needs is there. {'; '.join(missing)}")
 
 
 def _check_port(settings: Settings) -> None:

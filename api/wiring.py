@@ -26,7 +26,7 @@ from ledger.storage.database import open_engine
 from ledger.storage.store import SqlStore
 
 OK: Final = "ok"
-MIGRATE_HINT: Final = "run `audit-ledger migrate`"
+MIGRATE_HINT: Final = "run `audit-ledger migrate` (before the first start: `audit-ledger init`)"
 
 _log = logging.getLogger("audit_ledger")
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import pytest
 
+from api.config import DEFAULT_THREADS
 from tests.support.postgres import PostgresCluster
 from tests.support.server import Client, ServedLedger
 
@@ -29,6 +30,11 @@ class Tenant:
     def client_with(self, *roles: str, ledger: str | None = None) -> Client:
         """With some roles."""
         return Client(self.server.port, self.server.make_key(*roles, ledger=ledger))
+
+    @property
+    def server_threads(self) -> int:
+        """How many requests each of its processes works on at the same time."""
+        return DEFAULT_THREADS
 
     @property
     def size(self) -> int:

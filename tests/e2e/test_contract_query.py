@@ -13,8 +13,8 @@ from tests.support.server import NDJSON
 
 EVENT_MEMBERS = [
     "position", "id", "type", "schema_version", "stream", "stream_ref", "stream_version", "category", "recorded_at",
-    "occurred_at", "recorded_by", "correlation_id", "causation_id", "subject", "subject_ref", "purpose", "data", "actor",
-    "parts", "nonpersonal", "redactions",
+    "occurred_at", "recorded_by", "correlation_id", "causation_id", "subject", "subject_ref", "purpose", "data",
+    "actor", "parts", "nonpersonal", "redactions",
 ]  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_the_feed_goes_on_where_it_stopped(hospital: Tenant) -> None:
     everything = hospital.client.get(f"{hospital.path}/events").json()
     page = hospital.client.get(f"{hospital.path}/events?after=1&limit=2").json()
     event = everything["events"][0]
-    by = [f"type=CRP,Release&subject_ref={event['subject_ref']}", f"type=CRP&type=Release&as_of=3&category=patient"]
+    by = [f"type=CRP,Release&subject_ref={event['subject_ref']}", "type=CRP&type=Release&as_of=3&category=patient"]
     rest = hospital.client.post(f"{hospital.path}/query", {"cursor": page["next"]}).json()
 
     assert [event["position"] for event in everything["events"]] == [0, 1, 2, 3, 4, 5]
