@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from api.commands.access import keys, ledgers
@@ -10,6 +12,8 @@ from api.commands.erasing import erase
 from api.commands.loading import import_file
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
+
+PROGRAM: Final = "audit-ledger"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -30,4 +34,4 @@ for command in (init, migrate, serve, ledgers, import_file, query, erase, verify
 def main() -> None:
     """The entry point of ``audit-ledger``: every error ends in one clear line and an exit status, never a traceback."""
     with explained():
-        cli(prog_name="audit-ledger")
+        cli(prog_name=PROGRAM)

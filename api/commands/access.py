@@ -55,7 +55,14 @@ def keys() -> None:
     type=word(name_fault),
     help="The person or service behind it; two people are two principals.",
 )
-@click.option("--role", "roles", multiple=True, required=True, type=click.Choice([role.value for role in AccessRole]))
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice([role.value for role in AccessRole]),
+    help="What it may do; may be given several times. Roles do not include each other.",
+)
 @click.option("--ledger", "ledger_name", help="Only for this ledger; without it for all.")
 @click.option("--expires-at", type=time, help="When it stops working; without it never.")
 def create_key(

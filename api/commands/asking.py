@@ -36,8 +36,16 @@ from ledger.services.verify import Progress, VerifyReport, verify_ledger
 @click.option("--recorded-to", type=time, help="Recorded before this time.")
 @click.option("--occurred-from", type=time, help="Occurred at or after this time.")
 @click.option("--occurred-to", type=time, help="Occurred before this time.")
-@click.option("--order-by", type=click.Choice(["recorded", "occurred"]), default="recorded", show_default=True)
-@click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True)
+@click.option(
+    "--order-by",
+    type=click.Choice(["recorded", "occurred"]),
+    default="recorded",
+    show_default=True,
+    help="By which time.",
+)
+@click.option(
+    "--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True, help="Oldest or newest first."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many events; without it all that match.")
 def query(ledger_name: str, limit: int | None, **asked: Any) -> None:
     """Print the events that match, one JSON object a line, in the form of the HTTP API.

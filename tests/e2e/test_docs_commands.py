@@ -1,4 +1,4 @@
-"""The commands of README and tutorial are run as they stand, and print what the pages say."""
+"""The commands of README, tutorial and guides are run as they stand, and print what the pages say."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cli_support import ROOT
+from tests.support.postgres import PostgresCluster
 from tests.support.server import Client, free_port
 
 PAGES = ("README.md", "docs/tutorial/first-hour.md")
@@ -37,6 +38,7 @@ class Step:
 
 def steps_of(page: str) -> list[Step]:
     """The blocks of a page: a ``text`` block right behind an ``sh`` block is what that prints."""
+    page = re.sub(r"^```sql\n.*?^```$", "", page, flags=re.M | re.S)
     blocks = [(match["kind"], match["text"]) for match in _BLOCK.finditer(page)]
     kinds = [kind for kind, _ in blocks]
     assert set(kinds) <= {"sh", "text"}, "a block of a kind that nobody checks"
@@ -84,26 +86,56 @@ def test_every_command_of_the_page_prints_what_the_page_says(page: str, tmp_path
     """In order, in one shell, against a fresh home on a free port; a command that fails fails the test."""
     steps = steps_of((ROOT / page).read_text())
     assert steps[0].commands == START
-    home, port = tmp_path / "home", str(free_port())
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_LEDGER_")}
-    environment = {**inherited, "AUDIT_LEDGER_HOME": str(home), "PORT": port}
-    script = ["set -euo pipefail"]
-    for number, step in enumerate(steps[1:], 1):
-        here = step.commands.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("var/", f"{home}/")
-        script.append(f"{{\n{here}\n}} >{tmp_path}/{number}.out")
+    environment = own_environment(tmp_path)
+    here = {"127.0.0.1:8080": f"127.0.0.1:{environment['PORT']}", "var/": f"{environment['AUDIT_LEDGER_HOME']}/"}
     with started(environment, tmp_path / "start.log"):
-        done = subprocess.run(
-            ["bash", "-c", "\n".join(script)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PAGE_SECONDS,
-        )
+        run_steps(steps[1:], environment, here, tmp_path)
+
+
+def test_the_guide_to_postgresql_leads_to_a_service_that_cannot_change_the_past(
+    tmp_path: Path, postgres: PostgresCluster
+) -> None:
+    """Its SQL and its commands, in order, on a real server (one for both databases)."""
+    page = (ROOT / "docs" / "how-to" / "postgresql.md").read_text()
+    statements = re.findall(r"^```sql\n(.*?)^```$", page, re.M | re.S)
+    assert len(statements) == 2
+    for number, text in enumerate(statements):
+        script = tmp_path / f"{number}.sql"
+        script.write_text(text)
+        postgres.run("psql", "-v", "ON_ERROR_STOP=1", "--quiet", "-f", str(script))
+    server = f"127.0.0.1:{postgres.port}"
+    here = {"ledger-db.example:5432": server, "keyvault-db.example:5432": server}
+    environment = own_environment(tmp_path)
+    environment["PATH"] = f"{postgres.bin_directory}{os.pathsep}{environment['PATH']}"
+    run_steps(steps_of(page), environment, here, tmp_path)
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    """A home and a port of the page's own, and no setting of whoever runs the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_LEDGER_")}
+    return {**inherited, "AUDIT_LEDGER_HOME": str(folder / "home"), "PORT": str(free_port())}
+
+
+def run_steps(steps: list[Step], environment: dict[str, str], here: dict[str, str], folder: Path) -> None:
+    """Run the commands in one shell, with the page's places replaced by those of the test, and compare."""
+    script = ["set -euo pipefail"]
+    for number, step in enumerate(steps):
+        commands = step.commands
+        for theirs, ours in here.items():
+            commands = commands.replace(theirs, ours)
+        script.append(f"{{\n{commands}\n}} >{folder}/{number}.out")
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PAGE_SECONDS,
+    )
     assert done.returncode == 0, done.stderr
-    for number, step in enumerate(steps[1:], 1):
+    for number, step in enumerate(steps):
         if step.printed is not None:
-            printed = (tmp_path / f"{number}.out").read_text()
+            printed = (folder / f"{number}.out").read_text()
             assert matches(printed, step.printed), f"{step.commands}\nprints\n{printed}\nand not\n{step.printed}"
 
 
