@@ -7,6 +7,7 @@ vanishes from the vault while we look is already in ``shredded_keys`` when we ge
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class _OpenEvent:
                 people[part.role].append(self._person(part.key_id, members))
             elif part.role is Role.NONPERSONAL and members is not None:
                 nonpersonal = members.get("data")
-        if not self._event.parts and not genuine:
+        if not self._redactions and not (genuine and self._has_content()):
             self._redactions.append(_redaction("", None, "unreadable"))
         return OpenedEvent(
             recorded=self._event,
@@ -76,10 +77,17 @@ class _OpenEvent:
             redactions=tuple(self._redactions),
         )
 
+    def _has_content(self) -> bool:
+        """Whether there is a part to open. Every event was recorded with one: at the least its stream's name."""
+        if any(part.role is not Role.SHREDDED for part in self._event.parts):
+            return True
+        self._alarm(None, "the event has no part that anything could be read from")
+        return False
+
     def _leaf_matches(self) -> bool:
         try:
             genuine = hash_leaf(leaf_of(self._event)) == self._event.leaf_hash
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, struct.error):
             # A row that was altered by hand can hold what no leaf can: a category that is not ASCII, say.
             genuine = False
         if not genuine:
