@@ -65,10 +65,10 @@ class Settings:
         home = Path(env.get("AUDIT_LEDGER_HOME", "./var")).absolute()
         database_url = env.get("AUDIT_LEDGER_DATABASE_URL", f"sqlite:///{home}/ledger.db")
         keyvault_url = env.get("AUDIT_LEDGER_KEYVAULT_URL", f"sqlite:///{home}/keyvault.db")
-        both_on_servers = all(
-            _check_url(name, url) == POSTGRESQL
-            for name, url in (("AUDIT_LEDGER_DATABASE_URL", database_url), ("AUDIT_LEDGER_KEYVAULT_URL", keyvault_url))
-        )
+        kinds = [
+            _check_url("AUDIT_LEDGER_DATABASE_URL", database_url),
+            _check_url("AUDIT_LEDGER_KEYVAULT_URL", keyvault_url),
+        ]
         _check_apart(database_url, keyvault_url)
         return cls(
             home=home,
@@ -81,7 +81,7 @@ class Settings:
             host=env.get("AUDIT_LEDGER_HOST", "127.0.0.1"),
             port=_number(env, "PORT", 8080, LARGEST_PORT),
             origin=_origin(env.get("AUDIT_LEDGER_ORIGIN", "localhost")),
-            workers=_workers(env, both_on_servers=both_on_servers),
+            workers=_workers(env, both_on_servers=kinds == [POSTGRESQL, POSTGRESQL]),
             threads=_number(env, "AUDIT_LEDGER_THREADS", DEFAULT_THREADS, MOST_THREADS),
             log_level=_log_level(env.get("AUDIT_LEDGER_LOG_LEVEL", "info")),
         )

@@ -1,0 +1,94 @@
+"""Answers have the members that the OpenAPI document promises, in the contract's order."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from uuid import UUID
+
+from marshmallow import Schema
+
+from api.rendering import (
+    render_api_key,
+    render_appended,
+    render_event,
+    render_ledger,
+    render_page,
+    render_state,
+    render_stream,
+    render_subject,
+    verifier_key,
+)
+from api.schemas import answers
+from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
+from ledger.domain.events import Appended, Envelope, Head, OpenedEvent, OpenedPart, RecordedEvent, Redaction
+from ledger.domain.query import Moment
+from ledger.domain.state import HiddenParts, StreamState
+from ledger.services.ledgers import LedgerSummary
+from ledger.services.read import Page
+from ledger.services.state import StateAsOf
+from ledger.services.subjects import SubjectSummary
+
+ID = UUID("0193a7f0-8c1d-7e3f-9f3b-2c1d0e4f5a6b")
+REF = bytes(range(16))
+ERASED = Redaction("/actor", REF, "actor", "erased", 1_000_000, ID)
+
+
+def members(schema: type[Schema]) -> set[str]:
+    """What the document promises."""
+    return set(schema().fields)
+
+
+def event(actor: OpenedPart | None) -> OpenedEvent:
+    """An event without a main subject."""
+    envelope = Envelope(ID, ID, REF, "ward", "Noted", 1, None, None, ID)
+    recorded = RecordedEvent(envelope, (), ID, 3, 1, 1_500_000, b"")
+    return OpenedEvent(recorded, "ward-1", None, actor, (), {"n": 1}, (ERASED,) if actor else ())
+
+
+def test_an_event_has_what_the_document_promises() -> None:
+    """Absent is null, and a redacted actor keeps its ref."""
+    plain = render_event(event(None))
+    redacted = render_event(event(OpenedPart(None, REF, "actor", None, readable=False)))
+
+    assert set(plain) == members(answers.Event)
+    assert (plain["subject"], plain["subject_ref"], plain["purpose"], plain["data"]) == (None, None, None, None)
+    assert (plain["actor"], plain["occurred_at"], plain["causation_id"]) == (None, None, str(ID))
+    assert plain["recorded_at"] == "1970-01-01T00:00:01.500000Z"
+    assert redacted["actor"] == {"subject": None, "subject_ref": f"sub_{REF.hex()}", "data": None}
+    assert set(redacted["redactions"][0]) == members(answers.Redaction)
+
+
+def test_the_other_answers_have_what_the_document_promises() -> None:
+    """One by one."""
+    head = Head(1, (), 1_000_000)
+    summary = LedgerSummary(LedgerInfo(ID, "hospital", 0), head, bytes(32))
+    key = ApiKey(ID, "n", "p", frozenset({AccessRole.WRITER, AccessRole.ADMIN}), ID, b"", 0, None, None, None)
+    state = StreamState(2, {"a": 1}, complete=False, hidden=(HiddenParts(ERASED, 2, (3, 9)),))
+    subject = SubjectSummary(REF, 1, "active", 0, None, None, None, None)
+
+    assert set(render_ledger(summary, "example.org")) == members(answers.Ledger)
+    assert set(render_api_key(key, {ID: "hospital"})) == members(answers.ApiKey)
+    assert set(render_appended(Appended(ID, 0, REF, 1, 0))) == members(answers.AppendedEvent)
+    assert set(render_page(Page(Moment(-1, None), [], None))) == members(answers.Page)
+    rendered = render_state(StateAsOf(Moment(9, 1), REF, state))
+    assert set(rendered) == members(answers.State)
+    assert set(rendered["redactions"][0]) == members(answers.HiddenParts)
+    assert set(render_subject(subject)) == members(answers.Subject)
+    assert set(render_stream(REF, 1)) == members(answers.Stream)
+
+
+def test_a_verifier_key_is_a_c2sp_vkey() -> None:
+    """name+hash+key, hash = SHA-256(name ‖ newline ‖ 0x01 ‖ key), as signed-note says for Ed25519."""
+    key = bytes(range(32))
+    name, key_id, encoded = verifier_key("example.org/hospital", key).split("+", 2)
+
+    assert name == "example.org/hospital"
+    assert base64.b64decode(encoded) == b"\x01" + key
+    assert key_id == hashlib.sha256(b"example.org/hospital\n\x01" + key).hexdigest()[:8]
+
+
+def test_answers_are_json() -> None:
+    """Nothing in them needs a special encoder."""
+    json.dumps(render_event(event(OpenedPart("é", REF, "actor", {"ip": "x"}, readable=True))), allow_nan=False)
