@@ -115,15 +115,20 @@ def race(place: Place, rounds: int, purposes: list[str] | None, cluster: Postgre
         ]
         for thread in threads:
             thread.start()
-        wait_until(lambda told=told: any(told_one.recorded or told_one.surprises for told_one in told))
-        time.sleep(chance.random() * 0.03)
-        order = ErasureOrder(NameOrRef(subject, None), purposes, None, None, block_unknown=False, requested_by=OPERATOR)
-        outcome = erase_with_patience(service.deps, ledger_id, order)
-        erased = time.monotonic()
-        wait_until(lambda told=told, erased=erased: all(one.surprises or one.refused_after(erased) for one in told))
-        stop.set()
-        for thread in threads:
-            thread.join(60)
+        try:
+            wait_until(lambda told=told: any(one.recorded or one.surprises for one in told))
+            time.sleep(chance.random() * 0.03)
+            order = ErasureOrder(
+                NameOrRef(subject, None), purposes, None, None, block_unknown=False, requested_by=OPERATOR
+            )
+            outcome = erase_with_patience(service.deps, ledger_id, order)
+            erased = time.monotonic()
+            wait_until(lambda told=told, erased=erased: all(one.surprises or one.refused_after(erased) for one in told))
+        finally:
+            # Also when something above failed: writers that go on for ever would keep the test from ending.
+            stop.set()
+            for thread in threads:
+                thread.join(60)
         check_round(service, ledger_id, subject, told, erased)
         assert outcome.erasure.entry.done
         assert dead_keys_in_vault(service, ledger_id) == 0
