@@ -60,9 +60,12 @@ def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> Ve
         keys = {part.key_id for event in events for part in event.parts}
         check.rows(first, last, events, deps.store.event_keys(ledger_id, first, last, keys))
         progress(last + 1, head.size)
+    before = deps.store.select_events(ledger_id, EventFilter(-(2**62), -1), None, CHUNK)
     beyond = deps.store.select_events(ledger_id, EventFilter(head.size, 2**62), None, CHUNK)
     grown = deps.store.head(ledger_id)
+    check.strangers(event.position for event in before)
     check.strangers(event.position for event in beyond if event.position >= grown.size)
+    check.shredded_beyond(grown.size)
     if grown.size > head.size or deps.store.count_event_keys(ledger_id) != check.key_rows:
         _find_stray_keys(deps, ledger_id, check)
     return check.report()
@@ -94,7 +97,7 @@ class _Check:
         self._frontier: tuple[bytes, ...] = ()
         self._recorded_at = 0
         self._versions: dict[bytes, int] = {}
-        self._dead: dict[bytes, int] = {}
+        self._dead: dict[bytes, tuple[int, UUID]] = {}
         self.key_rows = 0
 
     def rows(self, first: int, last: int, events: Iterable[RecordedEvent], keys: Iterable[KeyRow]) -> None:
@@ -116,9 +119,15 @@ class _Check:
         self._size, self._frontier = extend_frontier(self._size, self._frontier, hashes)
 
     def strangers(self, positions: Iterable[int]) -> None:
-        """Rows beyond the head."""
+        """Rows beyond the head, or in front of the first position."""
         for position in positions:
-            self._find(position, "the row lies beyond the head")
+            self._find(position, "the row lies outside of the log")
+
+    def shredded_beyond(self, size: int) -> None:
+        """``size``: of the head now. What it does not reach yet, no erasure can have recorded."""
+        for row in self._shredded.values():
+            if row.position >= size:
+                self._find(row.position, "shredded_keys has a key that no event shreds")
 
     def stray_key(self, position: int) -> None:
         """A row of ``event_keys`` that belongs to no part."""
@@ -160,15 +169,15 @@ class _Check:
             self._find(event.position, "its rows in event_keys are not its parts' keys")
         for part in event.parts:
             if part.role is Role.SHREDDED:
-                self._dead.setdefault(part.key_id, event.position)
+                self._dead.setdefault(part.key_id, (event.position, event.envelope.event_id))
             elif part.key_id in self._dead:
-                self._find(event.position, f"uses a key that was shredded at position {self._dead[part.key_id]}")
+                self._find(event.position, f"uses a key that was shredded at position {self._dead[part.key_id][0]}")
 
     def _shredded_keys(self) -> None:
-        for key_id, position in self._dead.items():
+        for key_id, recorded in self._dead.items():
             row = self._shredded.get(key_id)
-            if row is None or row.position != position:
-                self._find(position, "shreds a key of which shredded_keys says otherwise")
+            if row is None or (row.position, row.erasure_id) != recorded:
+                self._find(recorded[0], "shreds a key of which shredded_keys says otherwise")
         for key_id, row in self._shredded.items():
             if row.position < self._head.size and key_id not in self._dead:
                 self._find(row.position, "shredded_keys has a key that no event shreds")
