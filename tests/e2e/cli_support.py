@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -60,6 +61,11 @@ class Cli:
     def lines(self, *arguments: str, text: str | bytes = "") -> list[dict[str, Any]]:
         """Run a command that has to succeed and prints NDJSON."""
         return [json.loads(line) for line in self.must(*arguments, text=text).splitlines()]
+
+    def copied(self, home: Path) -> Cli:
+        """The same on a copy of the home, which no process may be using now."""
+        shutil.copytree(self.home, home)
+        return Cli(home, self.settings)
 
     def open(self) -> Service:
         """The same service in this process, to look inside. The caller closes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,19 @@ EVENTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """A home with a ledger of a few events, to be copied."""
+    made = Cli(tmp_path_factory.mktemp("prepared") / "home")
+    made.must("init")
+    made.must("import", "-", "--source", "s", "--ledger", "er", "--create", text=ndjson(EVENTS))
+    return made
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path, prepared: Cli) -> Cli:
     """A home with a ledger of a few events."""
-    prepared = Cli(tmp_path / "home")
-    prepared.must("init")
-    prepared.must("import", "-", "--source", "s", "--ledger", "er", "--create", text=ndjson(EVENTS))
-    return prepared
+    return prepared.copied(tmp_path / "home")
 
 
 def positions(cli: Cli, *arguments: str, text: str = "") -> list[int]:
@@ -60,6 +67,19 @@ def test_every_filter_finds_what_it_says(cli: Cli) -> None:
         (("--subject", "patient:nobody"), []),
     ):
         assert positions(cli, *arguments) == expected, arguments
+
+
+def test_who_stops_reading_gets_no_noise(cli: Cli) -> None:
+    """``audit-ledger query … | head -n 1`` ends quietly."""
+    cli.must("import", "-", "--source", "many", "--ledger", "er", text=ndjson([event()] * 2000))
+    running = cli.start("query", "--ledger", "er", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert json.loads(running.stdout.readline())["position"] == 0
+    running.stdout.close()
+    assert running.stderr.read() == b""
+    running.stderr.close()
+    running.wait(60)
 
 
 def test_names_can_come_from_standard_input_and_people_can_be_asked_for_by_ref(cli: Cli) -> None:

@@ -22,12 +22,18 @@ MAPS = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """A home after ``init``, to be copied."""
+    made = Cli(tmp_path_factory.mktemp("prepared") / "home")
+    made.must("init")
+    return made
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """A prepared home."""
-    prepared = Cli(tmp_path / "home")
-    prepared.must("init")
-    return prepared
+def cli(tmp_path: Path, prepared: Cli) -> Cli:
+    """A home after ``init``."""
+    return prepared.copied(tmp_path / "home")
 
 
 def counts(printed: str) -> dict[str, int]:
@@ -65,6 +71,24 @@ def test_a_killed_import_goes_on_where_it_stopped(cli: Cli) -> None:
     assert [(found["stream"], found["type"], found["data"]) for found in recorded] == [
         (line["stream"], line["type"], line["data"]) for line in sent
     ]
+
+
+def test_an_import_that_is_stopped_by_hand_says_how_to_go_on(cli: Cli) -> None:
+    """Ctrl-C ends in one line, exit status 1; what was recorded stands."""
+    command = ("import", str(SEPSIS), "--ledger", "hospital", "--create")
+    running = cli.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    service = cli.open()
+    deadline = time.monotonic() + 60
+    while (ledger := service.store.ledger("hospital")) is None or not service.store.head(ledger.ledger_id).size:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert errors.decode().startswith("Error: stopped after ")
+    assert errors.count(b"\n") == 1
+    assert service.store.head(ledger.ledger_id).size < SEPSIS_EVENTS
+    service.close()
 
 
 def test_the_root_that_is_printed_is_the_one_that_verify_finds(cli: Cli) -> None:

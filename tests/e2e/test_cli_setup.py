@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -14,6 +16,7 @@ from ledger.errors import UnauthenticatedError
 from ledger.services.api_keys import authenticate, list_api_keys
 from tests.e2e.cli_support import SEPSIS, Cli, event, ndjson
 from tests.support.postgres import PostgresCluster
+from tests.support.server import ServedLedger
 
 
 @pytest.fixture
@@ -186,6 +189,20 @@ def test_the_demo_is_loaded_once(cli: Cli) -> None:
     cli.must("demo")
     assert cli.lines("ledgers", "list")[0]["size"] == size + 1
     cli.must("verify", "--ledger", "demo")
+
+
+def test_the_requests_that_the_demo_prints_can_be_tried() -> None:
+    """Against the served ledger, in their order: the whole year, the first months, the erasure."""
+    with ServedLedger() as served:
+        printed = served.run("demo").stdout
+        commands = re.findall(r"^curl .*\n.*$", printed, re.M)
+        year, spring, erasure = (
+            json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=60).stdout)
+            for command in commands
+        )
+    assert len(year["events"]) > len(spring["events"]) > 0
+    assert {found["subject"] for found in year["events"]} == {"customer:mila"}
+    assert erasure["state"] == "erased"
 
 
 def test_owner_roles_migrate_and_the_service_can_do_its_work_but_not_change_the_past(
