@@ -11,6 +11,7 @@ from typing import Any, Final
 from flask import Flask, Response, g, request
 from flask_smorest import Api
 
+from api.bodies import body_of
 from api.context import EXTENSION, STOPPING, WAITERS, request_id
 from api.json_text import json_bytes
 from api.logs import LOGGER
@@ -21,7 +22,6 @@ from api.wiring import Service
 
 API_VERSION: Final = "1"
 _BLUEPRINTS: Final = (ledgers, appending, reading, subjects, erasures, api_keys, health)
-_BAD_REQUEST: Final = 400
 _DESCRIPTION: Final = """An append-only ledger that can prove its past, answer questions about any moment of it, and
 still forget a person. Names never travel in URLs; an error never repeats personal data of the request."""
 
@@ -87,8 +87,7 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = request_id()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
-    if response.status_code >= _BAD_REQUEST and "body" in g:
-        g.body.drain(known_client="api_key" in g)
+    body_of(request).drain(known_client="api_key" in g)
     _log_request(response)
     return response
 

@@ -79,7 +79,7 @@ class RequestBody(io.RawIOBase):
         return b"".join(parts)
 
     def drain(self, *, known_client: bool) -> None:
-        """Read and forget what is left of a refused body, up to a bound.
+        """Read and forget what is left of a body that was refused or could not be worked on, up to a bound.
 
         A client that sends everything before it reads anything would otherwise see a broken connection and not why.
         """

@@ -148,14 +148,18 @@ def test_a_whole_event_in_a_body_that_is_too_short_is_refused(embedded_tenant: T
     assert embedded_tenant.size == 0
 
 
-def test_a_refusal_reaches_a_client_that_is_still_sending(embedded_tenant: Tenant) -> None:
-    """33 MiB are refused, and the client learns why instead of losing its connection."""
+@pytest.mark.parametrize(
+    ("key", "size", "problem"), [(None, 33 * 2**20, b"too-large"), ("alk_wrong", 2**20, b"unauthenticated")]
+)
+def test_a_refusal_reaches_a_client_that_is_still_sending(
+    embedded_tenant: Tenant, key: str | None, size: int, problem: bytes
+) -> None:
+    """33 MiB are refused, and the client learns why instead of losing its connection. A stranger's MiB, too."""
     with raw_connection(embedded_tenant.server.port) as connection:
-        size = 33 * 2**20
         connection.sendall(
             head(
                 f"{embedded_tenant.path}/events",
-                embedded_tenant.client.key,
+                key or embedded_tenant.client.key,
                 "Content-Type: application/json",
                 f"Content-Length: {size}",
                 "Connection: close",
@@ -164,7 +168,7 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(embedded_tenant: Tenan
         connection.sendall(b" " * size)
         received = rest_of(connection)
 
-    assert b"urn:audit-ledger:problem:too-large" in received
+    assert b"urn:audit-ledger:problem:" + problem in received
 
 
 def test_a_client_that_asks_before_it_sends_gets_an_answer(embedded_tenant: Tenant) -> None:
