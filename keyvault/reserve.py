@@ -20,7 +20,7 @@ from keyvault.epochs import held_epoch
 from keyvault.errors import TooManyPurposesError, VaultUnavailableError
 from keyvault.keyring import Keyring, LedgerKeys
 from keyvault.store import KeyRow
-from keyvault.values import Refusal, Reservation, StreamEntry, SubjectState
+from keyvault.values import ErasureEntry, Refusal, Reservation, StreamEntry, SubjectState
 
 # A SubjectErased event has at most 64 parts, and one of each shredded key must fit.
 MOST_PURPOSES: Final = 60
@@ -107,12 +107,11 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
             states[entry.owner_ref] = owner_state
             wanted.add((entry.owner_ref, ""))
 
-    # An erasure of everything refuses from its first step on; one of some purposes lets the others wait for its end.
     erasing = {ref for ref, state in states.items() if state == "erasing"}
     under_way = erasure_store.open_erasures_of(connection, ledger_id, erasing)
     for ref in erasing:
-        if ref not in under_way or under_way[ref].next_state == "erased":
-            states[ref] = "erased"
+        states[ref] = _outcome(connection, ledger_id, ref, under_way.get(ref))
+    doomed = {(ref, purpose) for ref, entry in under_way.items() for _, purpose in entry.key_ids}
 
     living = {
         (row.subject_ref, row.purpose): row
@@ -120,7 +119,7 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
     }
     lacking = wanted - living.keys()
     fences = store.fences_of_subjects(connection, ledger_id, {ref for ref, _ in lacking})
-    fenced = {(row.subject_ref, row.purpose) for row in fences}
+    fenced = {(row.subject_ref, row.purpose) for row in fences} | doomed
     refused = {pair: why for pair in lacking if (why := _refusal(states[pair[0]], pair in fenced)) is not None}
     missing_streams = set()
     for name, owner in owners.items():
@@ -141,6 +140,19 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
         missing_streams=frozenset(missing_streams),
         missing_keys=frozenset(lacking - refused.keys()),
     )
+
+
+def _outcome(connection: Connection, ledger_id: UUID, ref: bytes, under_way: ErasureEntry | None) -> SubjectState:
+    """The state that decides for a subject whose row says ``erasing``.
+
+    An erasure of everything refuses from its first step on: its outcome is certain. One of some purposes lets the
+    others wait for its end.
+    """
+    if under_way is not None:
+        return "erased" if under_way.next_state == "erased" else "erasing"
+    # It ended between two statements; the row says by now how.
+    row = name_store.subject(connection, ledger_id, ref)
+    return "erasing" if row is None else row.state
 
 
 def _refusal(state: SubjectState, fenced: bool) -> Refusal | None:
