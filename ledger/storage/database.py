@@ -149,6 +149,8 @@ def _sqlite(url: URL) -> Engine:
     def prepare(connection: sqlite3.Connection, _: object) -> None:
         # The driver must not begin transactions of its own accord; ``begin`` below does it.
         connection.isolation_level = None
+        # Bytes that are not UTF-8, in a column that somebody has edited, must not keep the other rows from being read.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")

@@ -16,26 +16,42 @@ from ledger.errors import UnknownFormatError
 
 
 def event_from(row: Row[Any]) -> RecordedEvent:
-    """An event of a row of ``events``."""
+    """An event of a row of ``events``.
+
+    Never raises: SQLite lets a hand put a value of any type into any column, and one such row must not hide the others
+    from readers and from verify. What no event can have becomes something that cannot match the leaf.
+    """
     return RecordedEvent(
         envelope=Envelope(
             ledger_id=row.ledger_id,
             event_id=row.event_id,
-            stream_ref=row.stream_ref,
-            category=row.category,
-            event_type=row.event_type,
-            schema_version=row.schema_version,
-            occurred_at=row.occurred_at,
+            stream_ref=_bytes(row.stream_ref),
+            category=_text(row.category),
+            event_type=_text(row.event_type),
+            schema_version=_integer(row.schema_version),
+            occurred_at=None if row.occurred_at is None else _integer(row.occurred_at),
             correlation_id=row.correlation_id,
             causation_id=row.causation_id,
         ),
-        parts=_parts(row.sealed),
+        parts=_parts(_bytes(row.sealed)),
         recorded_by=row.recorded_by,
-        position=row.position,
-        stream_version=row.stream_version,
-        recorded_at=row.recorded_at,
-        leaf_hash=row.leaf_hash,
+        position=_integer(row.position),
+        stream_version=_integer(row.stream_version),
+        recorded_at=_integer(row.recorded_at),
+        leaf_hash=_bytes(row.leaf_hash),
     )
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _parts(sealed: bytes) -> tuple[SealedPart, ...]:

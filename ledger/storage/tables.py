@@ -6,12 +6,18 @@ so that the schema can be distributed by it.
 
 from __future__ import annotations
 
-from typing import Any
-from uuid import UUID
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+UUID_BYTES: Final = 16
+
+_NOBODYS_ID: Final = uuid4()
+"""What a value that is no id at all is read as (SQLite takes anything from a hand): an id that no row can have, so that
+the event does not match its leaf."""
 
 
 class Id(TypeDecorator[UUID]):
@@ -22,13 +28,15 @@ class Id(TypeDecorator[UUID]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # type: ignore[explicit-override]  # typing.override: Python 3.12
         native = dialect.name == "postgresql"
-        return dialect.type_descriptor(sa.Uuid(as_uuid=True) if native else sa.LargeBinary(16))
+        return dialect.type_descriptor(sa.Uuid(as_uuid=True) if native else sa.LargeBinary(UUID_BYTES))
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:  # type: ignore[explicit-override]  # typing.override: Python 3.12
         return value if value is None or dialect.name == "postgresql" else value.bytes
 
     def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:  # type: ignore[explicit-override]  # typing.override: Python 3.12
-        return value if value is None or isinstance(value, UUID) else UUID(bytes=value)
+        if value is None or isinstance(value, UUID):
+            return value
+        return UUID(bytes=value) if isinstance(value, bytes) and len(value) == UUID_BYTES else _NOBODYS_ID
 
 
 metadata = sa.MetaData()
