@@ -195,6 +195,8 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver begins no transactions of its own; ``begin`` below does
+        # A hand can put text that is not UTF-8 into any column; that row is damaged, and the others must stay readable.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         # Switching to WAL does not wait for other processes by itself.
         _while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"))
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):

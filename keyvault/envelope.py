@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from typing_extensions import override
 
 from keyvault.errors import NotAuthenticError, UnknownFormatError
 
@@ -171,7 +172,8 @@ class DataKey:
         """See :func:`open_part`."""
         return open_part(self._dek, sealed, aad)
 
-    def __reduce__(self) -> NoReturn:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+    @override
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a data key is never pickled or copied")
 
 

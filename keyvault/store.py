@@ -255,7 +255,11 @@ def same_subject(left: Any, right: Any) -> ColumnElement[bool]:
 
 
 def _key_row(row: Any) -> KeyRow:
-    return KeyRow(row.key_id, row.ledger_id, row.subject_ref, row.purpose, row.generation, row.wrapped_dek, row.epoch)
+    # SQLite takes a value of any type from a hand. What no key can have does not unwrap: damaged (I9), not a crash.
+    wrapped = row.wrapped_dek if isinstance(row.wrapped_dek, bytes) else b""
+    generation = row.generation if isinstance(row.generation, int) else 0
+    epoch = row.epoch if isinstance(row.epoch, int) else 0
+    return KeyRow(row.key_id, row.ledger_id, row.subject_ref, str(row.purpose), generation, wrapped, epoch)
 
 
 def _fence_row(row: Any) -> FenceRow:

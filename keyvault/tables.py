@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
+from typing_extensions import override
 
 
 class UuidBytes(TypeDecorator[UUID]):
@@ -36,19 +37,20 @@ class UuidBytes(TypeDecorator[UUID]):
     impl = LargeBinary(16)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
         return dialect.type_descriptor(LargeBinary(16))
 
-    def process_bind_param(  # type: ignore[explicit-override]  # typing.override: Python 3.12
-        self, value: UUID | None, dialect: Dialect
-    ) -> UUID | bytes | None:
+    @override
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> UUID | bytes | None:
         if value is None or dialect.name == "postgresql":
             return value
         return value.bytes
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
         return value if value is None or isinstance(value, UUID) else UUID(bytes=bytes(value))
 
 

@@ -29,7 +29,12 @@ from ledger.services.moments import last_position_at, resolve_as_of
 from ledger.services.opening import open_events
 
 EXPORT_PAGE: Final = 500
-"""Events of an export that are in memory at a time; keys are looked at anew for each such page (I7)."""
+"""Events of an export that are in memory at a time, at most; keys are looked at anew for each such page (I7)."""
+
+EXPORT_BYTES: Final = 8 * 2**20
+"""Sealed bytes of an export that a page aims at, so that large events make small pages."""
+
+_FIRST_EXPORT_PAGE: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,16 @@ def export_events(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> Ite
 
 def _pages(deps: Dependencies, ledger_id: UUID, which: EventFilter) -> Iterator[Sequence[OpenedEvent]]:
     place: Place | None = None
+    limit = _FIRST_EXPORT_PAGE
     while True:
-        rows = deps.store.select_events(ledger_id, which, place, EXPORT_PAGE)
+        rows = deps.store.select_events(ledger_id, which, place, limit)
         if rows:
             yield open_events(deps, ledger_id, rows)
-        if len(rows) < EXPORT_PAGE:
+        if len(rows) < limit:
             return
         place = place_of(rows[-1], which)
+        size = sum(len(part.sealed) for row in rows for part in row.parts)
+        limit = max(1, min(EXPORT_PAGE, EXPORT_BYTES * len(rows) // max(size, 1)))
 
 
 def get_event(deps: Dependencies, ledger_id: UUID, event_id: UUID) -> OpenedEvent:

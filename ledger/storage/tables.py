@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
+from typing_extensions import override
 
 UUID_BYTES: Final = 16
 
@@ -26,14 +27,17 @@ class Id(TypeDecorator[UUID]):
     impl = sa.LargeBinary
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         native = dialect.name == "postgresql"
         return dialect.type_descriptor(sa.Uuid(as_uuid=True) if native else sa.LargeBinary(UUID_BYTES))
 
-    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+    @override
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
         return value if value is None or dialect.name == "postgresql" else value.bytes
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:  # type: ignore[explicit-override]  # typing.override: Python 3.12
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
         if value is None or isinstance(value, UUID):
             return value
         return UUID(bytes=value) if isinstance(value, bytes) and len(value) == UUID_BYTES else _NOBODYS_ID

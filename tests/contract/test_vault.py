@@ -461,6 +461,25 @@ def test_a_damaged_row_is_shown_as_damaged(world: World, vault: Vault, damage: s
         assert (status_of(opened, key_id), status_of(opened, other_id)) == ("damaged", "living")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "wrapped_dek = 'text'",
+        "wrapped_dek = CAST(x'ff00' AS TEXT)",
+        "generation = 'one'",
+        "epoch = 'one'",
+        "purpose = x'ff'",
+    ],
+)
+def test_a_value_of_a_wrong_type_is_damage_too(tmp_path: Path, damage: str) -> None:
+    """I9: SQLite takes any value in any column; that row reads as damaged, and the others read as ever."""
+    with sqlite_world(tmp_path) as world:
+        vault = set_up(world)
+        key_id, other_id = key_of(vault, "patient:A"), key_of(vault, "patient:B")
+        world.execute(f"UPDATE subject_keys SET {damage} WHERE key_id = :key", key=key_id)
+        assert (status_of(vault, key_id), status_of(vault, other_id)) == ("damaged", "living")
+
+
 def test_a_key_that_is_damaged_is_not_appended_under(world: World, vault: Vault) -> None:
     """I9: an append that needs a damaged key fails loudly; another key is not minted in its place."""
     key_id = key_of(vault, "patient:A")
