@@ -191,6 +191,20 @@ def test_pages_join_whatever_their_size(filled: Ledger, order_by: Any, order: An
         assert paged(filled, query, limit) == expected
 
 
+@pytest.mark.parametrize(("most", "size", "lengths"), [(7, 2**20, {7}), (7, 1, {1}), (50, 3000, set(range(2, 40)))])
+def test_pages_of_an_export_join_whatever_their_size(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch, most: int, size: int, lengths: set[int]
+) -> None:
+    """Pages are bounded by events and by bytes, and neither bound loses an event or gives one twice."""
+    monkeypatch.setattr("ledger.services.read._FIRST_EXPORT_PAGE", 3)
+    monkeypatch.setattr("ledger.services.read.EXPORT_PAGE", most)
+    monkeypatch.setattr("ledger.services.read.EXPORT_BYTES", size)
+    pages = list(export_events(filled.deps, filled.ledger_id, EventQuery(order="desc")))
+    assert [event for page in pages for event in page] == list(reversed(filled.query()))
+    assert len(pages[0]) == 3
+    assert {len(page) for page in pages[1:-1]} <= lengths
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("order_by", ["recorded", "occurred"])
 def test_a_cursor_pins_its_moment(ledger: Ledger, order_by: Any, order: Any) -> None:
