@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from psycopg import sql
+from sqlalchemy.engine import make_url
 
 from ledger.services.ingest import BATCH_LINES
 from tests.e2e.conftest import Tenant, make_tenant, postgres_settings
@@ -108,3 +110,46 @@ def wait_for_size(tenant: Tenant, size: int) -> None:
     while tenant.size < size and time.monotonic() < deadline:
         time.sleep(0.05)
     assert tenant.size >= size
+
+
+def test_a_lost_vault_is_a_503_and_never_a_redaction(own_postgres: PostgresCluster) -> None:
+    """I9: with the ledger database there and the vault gone, nothing is shown or recorded until it is back."""
+    settings = postgres_settings(own_postgres)
+    vault = make_url(settings["AUDIT_LEDGER_KEYVAULT_URL"]).database
+    with ServedLedger(settings) as server:
+        tenant = make_tenant(server)
+        event_id = tenant.client.post(f"{tenant.path}/events", EVENT).json()["events"][0]["id"]
+        lock_out(own_postgres, vault, allowed=False)
+        asked = [
+            tenant.client.post(f"{tenant.path}/query", {}),
+            tenant.client.post(f"{tenant.path}/query", {"stream": "patient-A"}),
+            tenant.client.get(f"{tenant.path}/events"),
+            tenant.client.get(f"{tenant.path}/events/{event_id}"),
+            tenant.client.post(f"{tenant.path}/state", {"stream": "patient-A"}),
+            tenant.client.post(f"{tenant.path}/events", {**EVENT, "subject": "patient:new"}),
+            tenant.client.post(f"{tenant.path}/subjects/lookup", {"subject": "patient:A"}),
+            tenant.client.post(f"{tenant.path}/erasures", {"subject": "patient:A"}),
+        ]
+        streamed = tenant.client.post(f"{tenant.path}/query", {}, {"Accept": NDJSON})
+        ready = tenant.client.get("/readyz")
+        lock_out(own_postgres, vault, allowed=True)
+
+        assert [(answer.status, answer.code) for answer in asked] == [(503, "vault-unavailable")] * len(asked)
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in asked)
+        assert b"redactions" not in streamed.body
+        assert b"vault-unavailable" in streamed.body
+        assert "key-vault" in {error["dependency"] for error in ready.json()["errors"]}
+        shown = tenant.client.post(f"{tenant.path}/query", {}).json()["events"]
+        assert [(event["data"], event["redactions"]) for event in shown] == [({"n": 1}, [])]
+
+
+def lock_out(cluster: PostgresCluster, database: str | None, *, allowed: bool) -> None:
+    """Let nobody into one database, and throw out who is in it; or let them in again."""
+    with cluster.connect() as connection:
+        connection.autocommit = True
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
+                sql.Identifier(database or ""), sql.Literal(allowed)
+            )
+        )
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
