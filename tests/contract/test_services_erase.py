@@ -439,6 +439,29 @@ def journal_lines(ledger: Ledger, erasure_id: UUID) -> int:
     return sum(str(erasure_id) in repr(entry) for entry in read_journal(ledger.backend.home / "erasures.journal", key))
 
 
+def test_two_that_complete_one_erasure_record_it_once(ledger: Ledger) -> None:
+    """A second process that resumes the same erasure, and gets the head lock first, leaves nothing to record."""
+    ledger.append(a_visit("A"))
+    resumed: list[Any] = []
+
+    class Slow:
+        """Lets the other process in when the first one asks for the head lock."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ledger.deps.store, name)
+
+        def locked_head(self, ledger_id: UUID) -> Any:
+            if not resumed:
+                resumed.append(resume_erasures(ledger.deps))
+            return ledger.deps.store.locked_head(ledger_id)
+
+    outcome = ledger.with_parts(store=Slow()).erase("patient:A")
+    assert resumed == [{outcome.erasure.entry.erasure_id: None}]
+    assert erasures_recorded(ledger) == [outcome.erasure.entry.erasure_id]
+    check_receipt(ledger, outcome.receipt)
+    ledger.assert_intact()
+
+
 def test_one_erasure_that_cannot_be_completed_does_not_hold_up_the_others(ledger: Ledger) -> None:
     """Each open erasure is resumed for itself, and the error of one that is stopped again is handed over."""
     ledger.append(a_visit("A"), a_visit("B"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -13,6 +15,7 @@ import pytest
 from ledger.domain.events import OpenedEvent, OpenedPart
 from ledger.domain.query import AsOf, EventQuery, Moment, NameOrRef
 from ledger.errors import InvalidError, NotFoundError
+from ledger.ports import HeadLock
 from ledger.services.read import export_events, find_stream, get_event, query_events
 from ledger.services.state import stream_state
 from ledger.services.subjects import describe_subject
@@ -277,6 +280,39 @@ def test_the_future_is_refused(ledger: Ledger) -> None:
         with pytest.raises(InvalidError) as caught:
             ledger.query(as_of=as_of)
         assert [fault.pointer for fault in caught.value.faults] == ["/as_of"]
+
+
+def test_a_moment_waits_for_those_who_may_still_record_in_it(ledger: Ledger) -> None:
+    """The answer for one moment never changes: an event that has its recorded-at and is not committed is waited for."""
+    ledger.append(a_fact())
+    placed, commit = threading.Event(), threading.Event()
+
+    class Holding:
+        """Keeps the head lock until the test lets go of it."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ledger.deps.store, name)
+
+        @contextmanager
+        def locked_head(self, ledger_id: UUID) -> Iterator[HeadLock]:
+            with ledger.deps.store.locked_head(ledger_id) as lock:
+                yield lock
+                placed.set()
+                commit.wait(20)
+
+    answers: list[list[int]] = []
+    writer = threading.Thread(target=lambda: ledger.with_parts(store=Holding()).append(a_fact()))
+    writer.start()
+    assert placed.wait(20)
+    moment = AsOf(time=ledger.backend.clock.now)
+    reader = threading.Thread(target=lambda: answers.append(ledger.positions(as_of=moment)))
+    reader.start()
+    reader.join(0.1)
+    assert reader.is_alive()
+    commit.set()
+    for thread in (writer, reader):
+        thread.join(20)
+    assert answers == [[0, 1]]
 
 
 def test_an_empty_ledger_has_a_past_too(ledger: Ledger) -> None:
