@@ -94,7 +94,6 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     vault.UnknownSubjectError: NOT_FOUND,
     vault.UnknownErasureError: NOT_FOUND,
     vault.UnknownPurposeError: NOT_FOUND,
-    vault.TooManyPurposesError: INVALID,
     # The ledger is there and its secrets are not: a vault that was restored too old, or another's.
     vault.UnknownLedgerError: VAULT_UNAVAILABLE,
     vault.VaultUnavailableError: VAULT_UNAVAILABLE,

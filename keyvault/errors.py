@@ -35,10 +35,6 @@ class UnknownPurposeError(KeyVaultError):
         self.purposes = tuple(purposes)
 
 
-class TooManyPurposesError(KeyVaultError):
-    """A subject would get more purposes than one ``SubjectErased`` event can shred."""
-
-
 # A dependency's
 
 

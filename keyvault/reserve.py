@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from keyvault import database, erasure_store, name_store, store
 from keyvault.envelope import REF_SIZE
 from keyvault.epochs import held_epoch
-from keyvault.errors import TooManyPurposesError, VaultUnavailableError
+from keyvault.errors import VaultUnavailableError
 from keyvault.keyring import Keyring, LedgerKeys
 from keyvault.store import KeyRow
 from keyvault.values import ErasureEntry, Refusal, Reservation, StreamEntry, SubjectState
@@ -45,7 +45,6 @@ class Survey:
     subjects: Mapping[str, bytes]
     keys: Mapping[Pair, KeyRow]
     refused: Mapping[Pair, Refusal]
-    used_purposes: Mapping[bytes, frozenset[str]]
     missing_subjects: frozenset[str]
     missing_streams: frozenset[str]
     missing_keys: frozenset[Pair]
@@ -121,6 +120,7 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
     fences = store.fences_of_subjects(connection, ledger_id, {ref for ref, _ in lacking})
     fenced = {(row.subject_ref, row.purpose) for row in fences} | doomed
     refused = {pair: why for pair in lacking if (why := _refusal(states[pair[0]], pair in fenced)) is not None}
+    refused |= dict.fromkeys(_excess(living.keys() | fenced, lacking - refused.keys()), "full")
     missing_streams = set()
     for name, owner in owners.items():
         pair = (known[owner].ref, "") if owner in known else None
@@ -135,7 +135,6 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
         subjects={name: row.ref for name, row in known.items()},
         keys={pair: row for pair, row in living.items() if pair in wanted},
         refused=refused,
-        used_purposes=_purposes_by_ref(living.keys() | fenced),
         missing_subjects=frozenset(needed - known.keys()),
         missing_streams=frozenset(missing_streams),
         missing_keys=frozenset(lacking - refused.keys()),
@@ -160,6 +159,12 @@ def _refusal(state: SubjectState, fenced: bool) -> Refusal | None:
     if fenced or state == "erased":
         return "erased"
     return "erasing" if state == "erasing" else None
+
+
+def _excess(used: Collection[Pair], new: Collection[Pair]) -> set[Pair]:
+    """Those of the new pairs whose subjects would have more purposes than one ``SubjectErased`` can name."""
+    purposes = _purposes_by_ref({*used, *new})
+    return {pair for pair in new if len(purposes[pair[0]]) > MOST_PURPOSES}
 
 
 def _purposes_by_ref(pairs: Collection[Pair]) -> Mapping[bytes, frozenset[str]]:
@@ -188,7 +193,6 @@ def _mint(
     survey = _survey(connection, ledger_id, ledger, request)
     if survey.missing_subjects or not _refs_to_lock(request, survey, survey.subjects) <= locked:
         return survey
-    _require_few_purposes(survey)
     entries = {}
     for name in survey.missing_streams:
         owner = request.streams[name]
@@ -219,10 +223,3 @@ def _refs_to_lock(request: Request, survey: Survey, subjects: Mapping[str, bytes
     refs |= {subjects[name] for name in survey.missing_subjects}
     owners = {request.streams[name] for name in survey.missing_streams}
     return refs | {subjects[owner] for owner in owners if owner is not None}
-
-
-def _require_few_purposes(survey: Survey) -> None:
-    new = _purposes_by_ref(survey.missing_keys)
-    for ref, purposes in new.items():
-        if len(purposes | survey.used_purposes.get(ref, frozenset())) > MOST_PURPOSES:
-            raise TooManyPurposesError(f"a subject has at most {MOST_PURPOSES} purposes")

@@ -11,7 +11,7 @@ from keyvault.envelope import DataKey
 
 SubjectState = Literal["active", "restricted", "erasing", "erased"]
 KeyStatus = Literal["living", "restricted", "fenced", "damaged"]
-Refusal = Literal["erased", "erasing"]
+Refusal = Literal["erased", "erasing", "full"]
 
 ACTOR_PURPOSE = "actor"
 

@@ -88,8 +88,7 @@ class Vault:
         """Turn names into refs and keys for one append.
 
         A stream that is not made because of its owner leaves (owner's ref, "") in ``refused``, even while that key
-        lives. Raises :class:`~keyvault.errors.TooManyPurposesError`, and :class:`~keyvault.errors.DamagedKeyError` when
-        a key that is needed does not unwrap.
+        lives. Raises :class:`~keyvault.errors.DamagedKeyError` when a key that is needed does not unwrap.
         """
         request = reserving.Request(streams, keys)
         return reserving.reserve(self.engine, self._keyring, self._clock, ledger_id, request, mint=mint)

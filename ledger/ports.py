@@ -18,7 +18,7 @@ from ledger.domain.query import EventFilter, Place
 
 SubjectState = Literal["active", "restricted", "erasing", "erased"]
 KeyStatus = Literal["living", "restricted", "fenced", "damaged"]
-Refusal = Literal["erased", "erasing"]
+Refusal = Literal["erased", "erasing", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,8 @@ class Reservation(Protocol):
 
     @property
     def refused(self) -> Mapping[tuple[bytes, str], Refusal]:
-        """(subject ref, purpose) for which no key may be minted any more, or not now."""
+        """(subject ref, purpose) for which no key may be minted: any more (``erased``), now (``erasing``), or because
+        the subject has as many purposes as it can have (``full``: 60)."""
 
     @property
     def ledger_key(self) -> DataKey:

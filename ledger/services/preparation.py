@@ -9,7 +9,15 @@ from uuid import UUID
 from ledger.domain.events import Envelope, NewEvent, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
 from ledger.domain.sequence import Expectation, check_versions
-from ledger.errors import BusyError, Fault, LedgerError, SubjectErasedError, TooLargeError
+from ledger.errors import (
+    BusyError,
+    CallerError,
+    Fault,
+    InvalidError,
+    StateError,
+    SubjectErasedError,
+    TooLargeError,
+)
 from ledger.ports import DataKey, Reservation
 from ledger.services.dependencies import Dependencies
 from ledger.services.recording import PlainPart, seal_event
@@ -55,7 +63,18 @@ def prepare(
     Raises ``OvertakenError``, ``VersionConflictError``, ``SubjectErasedError``, ``BusyError``, ``TooLargeError``.
     """
     keys = _Keys(_reserve(deps, ledger_id, candidates), dead)
-    return [_seal(ledger_id, candidate, keys, recorded_by) for candidate in candidates]
+    sealed: list[SealedEvent] = []
+    refusals: list[CallerError | StateError] = []
+    for candidate in candidates:
+        try:
+            sealed.append(_seal(ledger_id, candidate, keys, recorded_by))
+        except (CallerError, StateError) as refusal:
+            refusals.append(refusal)
+    if refusals:
+        # All that are refused for the same reason at once, so that nobody has to take them out one by one.
+        first = refusals[0]
+        raise type(first)(first.detail, [fault for one in refusals if type(one) is type(first) for fault in one.faults])
+    return sealed
 
 
 def expectations(candidates: Iterable[Candidate], refs: Iterable[bytes]) -> list[Expectation]:
@@ -142,9 +161,22 @@ class _Keys:
         key = self.living(ref, purpose)
         if key is not None:
             return key
-        if self.reserved.refused.get((ref, purpose)) == "erasing":
-            raise BusyError("an erasure of the subject is under way; try again in a moment", [fault])
-        raise erased([fault])
+        raise self.refusal(ref, purpose, fault)
+
+    def refusal(self, ref: bytes, purpose: str, fault: Fault) -> CallerError | StateError:
+        """Why there is no key."""
+        match self.reserved.refused.get((ref, purpose)):
+            case "erasing":
+                return BusyError("an erasure of the subject is under way; try again in a moment", [fault])
+            case "full":
+                message = "has as many purposes as a subject can have"
+                return InvalidError("a subject has too many purposes", [Fault(fault.pointer, message, fault.index)])
+            case _:
+                return erased([fault])
+
+    def is_erased(self, ref: bytes, purpose: str) -> bool:
+        """Whether the key is gone for good."""
+        return self.living(ref, purpose) is None and self.reserved.refused.get((ref, purpose), "erased") == "erased"
 
 
 def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID) -> SealedEvent:
@@ -168,14 +200,12 @@ def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID)
     return sealed
 
 
-def _ownerless(candidate: Candidate, keys: _Keys) -> LedgerError:
-    """Why a stream was not made: the subject that would own it is erased, or some of its data is being erased."""
+def _ownerless(candidate: Candidate, keys: _Keys) -> CallerError | StateError:
+    """Why a stream was not made: the subject that would own it gets no key."""
     fault = candidate.fault("/subject", "was erased")
     subject = candidate.event.subject
     ref = keys.reserved.subjects.get(subject.subject or "") if subject is not None else None
-    if ref is not None and keys.reserved.refused.get((ref, "")) == "erasing":
-        return BusyError("an erasure of the subject is under way; try again in a moment", [fault])
-    return erased([fault])
+    return keys.refusal(ref or b"", "", fault)
 
 
 def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
@@ -188,8 +218,7 @@ def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
         ref = keys.reserved.subjects.get(name)
         if ref is None:
             raise erased([fault])
-        gone = keys.living(ref, part.purpose) is None and keys.reserved.refused.get((ref, part.purpose)) != "erasing"
-        if event.omit_erased and gone:
+        if event.omit_erased and keys.is_erased(ref, part.purpose):
             continue
         key = keys.demand(ref, part.purpose, fault)
         parts.append(PlainPart(role, key.key_id, key, subject=name, data=part.data))
