@@ -380,6 +380,9 @@ class Store(Protocol):
         """The root of the tree that ends with this erasure's ``SubjectErased``. Raises ``IntegrityError`` when it is
         not there."""
 
+    def erasure_roots(self, ledger_id: UUID) -> Mapping[UUID, bytes]:
+        """The root of the tree that ends with each erasure's ``SubjectErased``, by erasure id."""
+
     def add_api_key(self, key: ApiKey) -> None: ...
 
     def api_keys(self) -> Sequence[ApiKey]:

@@ -42,12 +42,6 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-def valid_time(event: OpenedEvent) -> tuple[int, int]:
-    """The order of events on the occurred axis; an event without occurred-at occurred when it was recorded."""
-    occurred_at = event.recorded.envelope.occurred_at
-    return (event.recorded.recorded_at if occurred_at is None else occurred_at, event.recorded.position)
-
-
 class StateFold:
     """Folds events, given in the order in which they count, without keeping them."""
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from ledger.domain.encoding import leaf_of
 from ledger.domain.events import Head, RecordedEvent, Role, event_key_rows
 from ledger.domain.merkle import HASH_BYTES, check_frontier, extend_frontier, hash_leaf, root_of
+from ledger.domain.names import SUBJECT_ERASED
 from ledger.domain.query import EventFilter
 from ledger.errors import IntegrityError
 from ledger.ports import KeyRow, Shredding
@@ -53,7 +54,7 @@ class VerifyReport:
 def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> VerifyReport:
     """Recompute every leaf and the root from the rows."""
     head = deps.store.head(ledger_id, settled=True)
-    check = _Check(head, deps.store.shredded_keys(ledger_id))
+    check = _Check(head, deps.store.shredded_keys(ledger_id), deps.store.erasure_roots(ledger_id))
     for first in range(0, head.size, CHUNK):
         last = min(first + CHUNK, head.size) - 1
         events = deps.store.select_events(ledger_id, EventFilter(first, last), None, CHUNK)
@@ -66,6 +67,7 @@ def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> Ve
     check.strangers(event.position for event in before)
     check.strangers(event.position for event in beyond if event.position >= grown.size)
     check.shredded_beyond(grown.size)
+    check.strange_roots(deps.store.find_events(ledger_id, check.unseen_roots))
     if grown.size > head.size or deps.store.count_event_keys(ledger_id) != check.key_rows:
         _find_stray_keys(deps, ledger_id, check)
     return check.report()
@@ -89,9 +91,12 @@ def _find_stray_keys(deps: Dependencies, ledger_id: UUID, check: _Check) -> None
 class _Check:
     """Collects what is wrong, from the first position to the last."""
 
-    def __init__(self, head: Head, shredded: Mapping[bytes, Shredding]) -> None:
+    def __init__(self, head: Head, shredded: Mapping[bytes, Shredding], roots: Mapping[UUID, bytes]) -> None:
         self._head = head
         self._shredded = shredded
+        self._roots = roots
+        self._rooted = 0
+        self.unseen_roots = set(roots)
         self._findings: list[Finding] = []
         self._size = 0
         self._frontier: tuple[bytes, ...] = ()
@@ -116,7 +121,27 @@ class _Check:
             hashes.append(self._leaf_hash(event))
             self._order(event)
             self._keys(event, keys_of.get(position, set()))
+            if event.envelope.event_type == SUBJECT_ERASED:
+                self._extend(hashes)
+                self._root(event)
+        self._extend(hashes)
+
+    def _extend(self, hashes: list[bytes]) -> None:
         self._size, self._frontier = extend_frontier(self._size, self._frontier, hashes)
+        hashes.clear()
+
+    def _root(self, erased: RecordedEvent) -> None:
+        """The root that was kept when a subject was erased bears witness to everything up to there."""
+        position, erasure_id = erased.position, erased.envelope.event_id
+        self.unseen_roots.discard(erasure_id)
+        known = self._roots.get(erasure_id)
+        if known is None:
+            self._find(position, "the root of this erasure is missing")
+        elif known == root_of(self._frontier):
+            self._rooted = position + 1
+        elif not any(finding.position <= position for finding in self._findings):
+            what = "a row here is not the one that the tree was built from, or the root of this erasure was altered"
+            self._find(self._rooted, what, position)
 
     def strangers(self, positions: Iterable[int]) -> None:
         """Rows beyond the head, or in front of the first position."""
@@ -128,6 +153,13 @@ class _Check:
         for row in self._shredded.values():
             if row.position >= size:
                 self._find(row.position, "shredded_keys has a key that no event shreds")
+
+    def strange_roots(self, recorded: Mapping[UUID, RecordedEvent]) -> None:
+        """``recorded``: the events of the roots that were not met. Only an erasure that came later explains one."""
+        for erasure_id in self.unseen_roots:
+            event = recorded.get(erasure_id)
+            if event is None or event.position < self._head.size:
+                self._find(0, "erasure_roots has a root that belongs to no erasure", max(self._head.size - 1, 0))
 
     def stray_key(self, position: int) -> None:
         """A row of ``event_keys`` that belongs to no part."""

@@ -183,6 +183,11 @@ class SqlStore:
             raise IntegrityError("the root of an erasure is missing")
         return bytes(row.root)
 
+    def erasure_roots(self, ledger_id: UUID) -> Mapping[UUID, bytes]:
+        """The root of the tree that ends with each erasure's ``SubjectErased``."""
+        statement = sa.select(erasure_roots).where(erasure_roots.c.ledger_id == ledger_id)
+        return {row.erasure_id: row.root for row in self._all(statement)}
+
     def add_api_key(self, key: ApiKey) -> None:
         """Add an API key."""
         with writing(self._engine) as connection:

@@ -134,8 +134,14 @@ def test_swapped_rows_with_fitting_leaves_are_named(filled: Ledger) -> None:
         filled.put(position, event, new_leaf=True)
     report = filled.verify()
     assert not report.intact
-    # The head keeps one hash for the first eight events, so it cannot be told more exactly.
-    assert [(finding.position, finding.last) for finding in report.findings] == [(0, 7)]
+    # The root that was kept at the erasure covers everything up to there; it cannot be told more exactly.
+    assert [(finding.position, finding.last) for finding in report.findings] == [(0, ERASED_AT)]
+
+
+def test_an_altered_row_behind_the_last_erasure_is_placed_by_the_head(filled: Ledger) -> None:
+    """The head keeps one hash for each perfect subtree: here for the positions 0 to 7, 8 and 9, and 10."""
+    filled.put(8, replace(filled.recorded()[8], recorded_by=UUID(int=7)), new_leaf=True)
+    assert [(finding.position, finding.last) for finding in filled.verify().findings] == [(8, 9)]
 
 
 def insert(ledger: Ledger, event: RecordedEvent) -> None:
@@ -225,6 +231,18 @@ def test_an_altered_record_of_a_dead_key_is_named(filled: Ledger, changes: dict[
     """It has to say the position and the erasure that the log says."""
     filled.backend.tamper(of(DEAD, sa.update, filled).values(changes))
     assert ERASED_AT in found(filled)
+
+
+def test_the_kept_root_of_an_erasure_is_checked(filled: Ledger) -> None:
+    """Receipts state it. Altered, removed or added by hand, it is found."""
+    roots = tables.erasure_roots
+    filled.backend.tamper(of(roots, sa.update, filled).values(root=bytes(32)))
+    assert [(finding.position, finding.last) for finding in filled.verify().findings] == [(0, ERASED_AT)]
+    filled.backend.tamper(of(roots, sa.delete, filled))
+    assert found(filled) == {ERASED_AT}
+    stray = {"ledger_id": filled.ledger_id, "erasure_id": UUID(int=5), "root": bytes(32)}
+    filled.backend.tamper(sa.insert(roots).values(**stray))
+    assert (0, 10) in {(finding.position, finding.last) for finding in filled.verify().findings}
 
 
 def test_a_leaf_that_uses_a_dead_key_is_named(filled: Ledger) -> None:
