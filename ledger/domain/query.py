@@ -45,54 +45,55 @@ class Moment:
     recorded_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class EventQuery:
-    """A query as a client asks it. Times in microseconds; ranges are half-open. Empty ``types``: all."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """What a query says in the same words at every stage. Times in microseconds; ranges are half-open; empty
+    ``types``: all."""
 
-    stream: NameOrRef | None = None
     after_version: int = 0
     category: str | None = None
     types: tuple[str, ...] = ()
-    subject: NameOrRef | None = None
-    actor: NameOrRef | None = None
-    involving: NameOrRef | None = None
     correlation_id: UUID | None = None
     recorded_by: UUID | None = None
-    recorded_from: int | None = None
-    recorded_to: int | None = None
     occurred_from: int | None = None
     occurred_to: int | None = None
-    after_position: int = -1
-    as_of: AsOf | None = None
     order_by: OrderBy = "recorded"
     order: Order = "asc"
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedQuery:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window(Criteria):
+    """What is resolved to positions before the store is asked."""
+
+    recorded_from: int | None = None
+    recorded_to: int | None = None
+    after_position: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery(Window):
+    """A query as a client asks it: names or refs, and a moment."""
+
+    stream: NameOrRef | None = None
+    subject: NameOrRef | None = None
+    actor: NameOrRef | None = None
+    involving: NameOrRef | None = None
+    as_of: AsOf | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedQuery(Window):
     """A query with names turned into refs and ``as_of`` into a position: what a cursor pins.
 
     ``nothing``: a name that the query asks for is not known, so no event can match.
     """
 
     as_of: int
-    order_by: OrderBy
-    order: Order
     nothing: bool = False
     stream_ref: bytes | None = None
-    after_version: int = 0
-    category: str | None = None
-    types: tuple[str, ...] = ()
     subject_ref: bytes | None = None
     actor_ref: bytes | None = None
     involving_ref: bytes | None = None
-    correlation_id: UUID | None = None
-    recorded_by: UUID | None = None
-    recorded_from: int | None = None
-    recorded_to: int | None = None
-    occurred_from: int | None = None
-    occurred_to: int | None = None
-    after_position: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,27 +113,23 @@ class KeyCondition:
 
 
 @dataclass(frozen=True, slots=True)
-class EventFilter:
-    """What the store selects. Positions are inclusive; times in microseconds, half-open."""
+class EventFilter(Criteria):
+    """What the store selects. Positions are inclusive."""
 
     first_position: int
     last_position: int
     stream_ref: bytes | None = None
-    after_version: int = 0
-    category: str | None = None
-    types: tuple[str, ...] = ()
     keys: tuple[KeyCondition, ...] = ()
-    correlation_id: UUID | None = None
-    recorded_by: UUID | None = None
-    occurred_from: int | None = None
-    occurred_to: int | None = None
-    order_by: OrderBy = "recorded"
-    order: Order = "asc"
+
+
+def window_of(query: EventQuery) -> dict[str, Any]:
+    """The fields that a query and its pinned form share, by name."""
+    return {field.name: getattr(query, field.name) for field in fields(Window)}
 
 
 def encode_cursor(query: PinnedQuery, place: Place) -> str:
     """An opaque cursor: the pinned query (refs only, I5) and the place of the last event."""
-    defaults = PinnedQuery(as_of=-1, order_by="recorded", order="asc")
+    defaults = PinnedQuery(as_of=-1)
     members: dict[str, Any] = {
         name: _to_json(value)
         for name, value in asdict(query).items()
@@ -215,19 +212,11 @@ def _text(value: Any) -> str:
 def narrow(query: PinnedQuery, first_position: int, last_position: int, keys: tuple[KeyCondition, ...]) -> EventFilter:
     """The filter of a pinned query whose recorded range and as-of resolved to these positions."""
     return EventFilter(
-        first_position=max(first_position, query.after_position + 1),
-        last_position=min(last_position, query.as_of),
-        stream_ref=query.stream_ref,
-        after_version=query.after_version,
-        category=query.category,
-        types=query.types,
-        keys=keys,
-        correlation_id=query.correlation_id,
-        recorded_by=query.recorded_by,
-        occurred_from=query.occurred_from,
-        occurred_to=query.occurred_to,
-        order_by=query.order_by,
-        order=query.order,
+        max(first_position, query.after_position + 1),
+        min(last_position, query.as_of),
+        query.stream_ref,
+        keys,
+        **{field.name: getattr(query, field.name) for field in fields(Criteria)},
     )
 
 

@@ -22,6 +22,7 @@ from ledger.domain.query import (
     encode_cursor,
     narrow,
     same_question,
+    window_of,
 )
 from ledger.errors import Fault, InvalidError, NotFoundError
 from ledger.services.dependencies import Dependencies
@@ -136,23 +137,12 @@ def _pin_names(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> Pinned
     }
     return PinnedQuery(
         as_of=-1,
-        order_by=query.order_by,
-        order=query.order,
         nothing=None in refs.values() or (query.stream is not None and stream_ref is None),
         stream_ref=stream_ref,
-        after_version=query.after_version,
-        category=query.category,
-        types=query.types,
         subject_ref=refs.get("subject"),
         actor_ref=refs.get("actor"),
         involving_ref=refs.get("involving"),
-        correlation_id=query.correlation_id,
-        recorded_by=query.recorded_by,
-        recorded_from=query.recorded_from,
-        recorded_to=query.recorded_to,
-        occurred_from=query.occurred_from,
-        occurred_to=query.occurred_to,
-        after_position=query.after_position,
+        **window_of(query),
     )
 
 

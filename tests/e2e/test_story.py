@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from ledger.domain.times import format_time, parse_time
 from ledger.storage.database import open_engine
 from ledger.storage.tables import events
-from tests.support.postgres import PostgresCluster
 from tests.support.server import NDJSON, Client, ServedLedger
 
 SEPSIS = Path(__file__).parents[2] / "docs" / "data" / "sepsis.ndjson"
@@ -25,18 +24,6 @@ MOMENT = "2014-10-22T12:00:00Z"
 def sepsis() -> list[dict[str, Any]]:
     """15,214 real events, as they are sent."""
     return [json.loads(line) for line in SEPSIS.read_text().splitlines()]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest) -> Iterator[ServedLedger]:
-    """A served process on either engine."""
-    settings: dict[str, str] = {}
-    if request.param == "postgresql":
-        cluster: PostgresCluster = request.getfixturevalue("postgres")
-        settings["AUDIT_LEDGER_DATABASE_URL"] = cluster.create_database()
-        settings["AUDIT_LEDGER_KEYVAULT_URL"] = cluster.create_database()
-    with ServedLedger(settings) as served:
-        yield served
 
 
 def test_load_ask_forget_ask_again(server: ServedLedger, sepsis: list[dict[str, Any]]) -> None:

@@ -23,14 +23,12 @@ from ledger.services.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject, resume_erasures
 from ledger.services.read import query_events
 from ledger.storage import head_lock
-from tests.support.postgres import PostgresCluster
 from tests.support.service import (
     Place,
     Service,
     event,
     new_ledger,
     open_service,
-    postgres_place,
     set_up,
     sqlite_place,
     verified,
@@ -78,15 +76,6 @@ CRASHES: list[tuple[str, Callable[[], None], str | None]] = [
     ("step 4, noted and not committed", lambda: die_after(erasure_store, "mark_done"), "erased"),
     ("behind step 5", lambda: die_after(erase, "receipt_of"), "erased"),
 ]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Databases that survive the process."""
-    if request.param == "sqlite":
-        return sqlite_place(tmp_path / "home")
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return postgres_place(cluster, tmp_path / "home")
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
-
-import pytest
 
 from tests.support.postgres import PostgresCluster
 from tests.support.server import Answer, Client, ServedLedger
@@ -23,18 +21,6 @@ from tests.support.server import Answer, Client, ServedLedger
 KILLS = int(os.environ.get("AUDIT_LEDGER_TEST_KILLS", "4"))
 WRITERS = 4
 BROKEN = (OSError, http.client.HTTPException)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest) -> Iterator[ServedLedger]:
-    """A served process on either engine."""
-    settings: dict[str, str] = {}
-    if request.param == "postgresql":
-        cluster: PostgresCluster = request.getfixturevalue("postgres")
-        settings["AUDIT_LEDGER_DATABASE_URL"] = cluster.create_database()
-        settings["AUDIT_LEDGER_KEYVAULT_URL"] = cluster.create_database()
-    with ServedLedger(settings) as served:
-        yield served
 
 
 @dataclass(slots=True)

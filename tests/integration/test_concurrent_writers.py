@@ -11,22 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-import pytest
-
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery
 from ledger.errors import VersionConflictError
 from ledger.services.append import append_events
 from ledger.services.read import query_events
-from tests.support.postgres import PostgresCluster
 from tests.support.service import (
     Place,
     event,
     new_ledger,
     open_service,
-    postgres_place,
     set_up,
-    sqlite_place,
     verified,
 )
 
@@ -35,15 +30,6 @@ APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "60"))
 SHARED = [f"shared-{number}" for number in range(3)]
 
 processes = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Databases that several processes open."""
-    if request.param == "sqlite":
-        return sqlite_place(tmp_path / "home")
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return postgres_place(cluster, tmp_path / "home")
 
 
 def test_no_gap_no_reordering_no_lost_and_no_double_event(place: Place, tmp_path: Path) -> None:

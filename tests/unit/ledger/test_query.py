@@ -62,7 +62,8 @@ def forged(
     members: dict[str, Any] | None = None, *, version: Any = 1, position: Any = 3, occurred_at: Any = None
 ) -> str:
     """What a client could put together that knows how cursors are made."""
-    fields = {"as_of": 9, "order_by": "recorded", "order": "asc", **(members or {})}
+    # In the order in which the fields are declared, as cursors have them.
+    fields = {"order_by": "recorded", "order": "asc", "as_of": 9, **(members or {})}
     return text_cursor(json.dumps([version, fields, position, occurred_at], separators=(",", ":")))
 
 
@@ -73,7 +74,7 @@ def text_cursor(text: str) -> str:
 
 def test_the_forger_of_these_tests_can_forge() -> None:
     """With nothing wrong in it, a forged cursor is a cursor."""
-    assert decode_cursor(forged()) == (PinnedQuery(9, "recorded", "asc"), Place(3))
+    assert decode_cursor(forged()) == (PinnedQuery(as_of=9), Place(3))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,6 @@ def test_a_filter_is_as_narrow_as_the_query_and_its_moment() -> None:
 def test_a_question_is_the_same_whatever_moment_it_is_asked_of() -> None:
     """A query that is sent again beside its cursor is compared in everything but the pinned position."""
     pinned = PinnedQuery(as_of=8, order_by="recorded", order="asc", correlation_id=UUID(int=1))
-    assert same_question(PinnedQuery(-1, "recorded", "asc", correlation_id=UUID(int=1)), pinned)
-    assert not same_question(PinnedQuery(-1, "recorded", "desc", correlation_id=UUID(int=1)), pinned)
-    assert not same_question(PinnedQuery(-1, "recorded", "asc"), pinned)
+    assert same_question(PinnedQuery(as_of=-1, correlation_id=UUID(int=1)), pinned)
+    assert not same_question(PinnedQuery(as_of=-1, order="desc", correlation_id=UUID(int=1)), pinned)
+    assert not same_question(PinnedQuery(as_of=-1), pinned)
