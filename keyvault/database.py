@@ -165,6 +165,8 @@ class FairLock:
 
 
 _write_locks: WeakKeyDictionary[Engine, FairLock] = WeakKeyDictionary()
+# So that nobody uses a new file while its maker has yet to close it.
+_creating = threading.Lock()
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -184,11 +186,8 @@ def _sqlite_engine(url: URL) -> Engine:
     def create_private(*_: object) -> None:
         # SQLite gives its -wal and -shm files the mode of the database file.
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.fchmod(fd, 0o600)
-            finally:
-                os.close(fd)
+            _create_unless_there(path)
+            os.chmod(path, 0o600)
         except OSError as error:
             raise VaultUnavailableError(f"cannot open {path} ({error.strerror})") from None
 
@@ -209,6 +208,14 @@ def _sqlite_engine(url: URL) -> Engine:
 
     _write_locks[engine] = FairLock()
     return engine
+
+
+def _create_unless_there(path: str) -> None:
+    """A file that is there is not opened: closing it would drop every lock that SQLite holds on it in this process
+    (POSIX locks belong to the process). Another process that closes the database would then take itself for the last,
+    and delete the log into which this one goes on writing what it acknowledges (I11)."""
+    with _creating, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _while_busy(work: Callable[[], object]) -> None:

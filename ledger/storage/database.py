@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -121,6 +121,8 @@ REFUSE_CHANGE: Final = (
 )
 
 _turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+# So that nobody uses a new file while its maker has yet to close it.
+_creating = threading.Lock()
 
 
 def _sqlite(url: URL) -> Engine:
@@ -141,7 +143,7 @@ def _sqlite(url: URL) -> Engine:
     def private(*_: object) -> None:
         # Created before SQLite does it, so that nobody else can read it; -wal and -shm take over its mode.
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _create_unless_there(path)
         except OSError as error:
             raise StoreUnavailableError(f"cannot open the ledger database ({error.strerror})") from None
 
@@ -163,6 +165,14 @@ def _sqlite(url: URL) -> Engine:
         _patiently(lambda: connection.connection.cursor().execute(f"BEGIN {kind}"))
 
     return engine
+
+
+def _create_unless_there(path: str) -> None:
+    """A file that is there is not opened: closing it would drop every lock that SQLite holds on it in this process
+    (POSIX locks belong to the process). Another process that closes the database would then take itself for the last,
+    and delete the log into which this one goes on writing what it acknowledges (I11)."""
+    with _creating, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _patiently(work: Callable[[], object]) -> None:

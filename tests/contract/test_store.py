@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,11 +25,18 @@ from ledger.domain.query import EventFilter, KeyCondition, Place
 from ledger.domain.sequence import place_events
 from ledger.errors import AlreadyExistsError, IntegrityError, StoreUnavailableError
 from ledger.storage import tables
-from ledger.storage.database import open_engine
+from ledger.storage.database import open_engine, reading
 from ledger.storage.migrate import VERSION_TABLE, migrate, pending_migrations
 from ledger.storage.store import SqlStore
 from tests.support.ledgers import NOW, Backend, Ledger, a_fact, a_visit, open_postgresql
 from tests.support.postgres import PostgresCluster
+
+READ_AND_CLOSE = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM ledgers").fetchone()[0])
+connection.close()
+"""
 
 S, T = b"s" * 16, b"t" * 16
 KEY_1, KEY_2, OWN = b"1" * 32, b"2" * 32, b"o" * 32
@@ -483,6 +492,21 @@ def test_a_database_that_is_away_is_a_dependency_s_fault(tmp_path: Path, postgre
                 call()
             assert caught.value.__cause__ is None
         store.close()
+
+
+def test_another_process_that_closes_the_database_does_not_take_its_log_away(tmp_path: Path) -> None:
+    """I11: as long as this process has the database open, no other is the last one, however many connections it
+    opens."""
+    engine = open_engine(f"sqlite:///{tmp_path}/ledger.db")
+    migrate(engine)
+    store = SqlStore(engine)
+    with reading(engine), reading(engine):
+        pass
+    command = [sys.executable, "-c", READ_AND_CLOSE, str(tmp_path / "ledger.db")]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"0\n"
+    store.add_ledger(LedgerInfo(UUID(int=1), "kept", NOW))
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"1\n"
+    store.close()
 
 
 def test_an_empty_database_is_not_taken_for_a_ledger(tmp_path: Path) -> None:

@@ -43,6 +43,14 @@ connection.execute("COMMIT")
 """
 
 
+READ_AND_CLOSE = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM subjects").fetchone()[0])
+connection.close()
+"""
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """An empty database."""
@@ -238,6 +246,19 @@ def test_sqlite_waits_for_another_process(tmp_path: Path) -> None:
             assert holder.poll() is None
             assert key_of(vault, "patient:B")
         assert holder.returncode == 0
+
+
+def test_another_process_that_closes_the_vault_does_not_take_its_log_away(tmp_path: Path) -> None:
+    """I11: as long as this process has the vault open, no other is the last one, however many connections it opens."""
+    with sqlite_world(tmp_path) as world:
+        vault = set_up(world)
+        key_of(vault, "patient:A")
+        with database.reading(world.admin()), database.reading(world.admin()):
+            pass
+        command = [sys.executable, "-c", READ_AND_CLOSE, str(tmp_path / "keyvault.db")]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"1\n"
+        key_of(vault, "patient:B")
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"2\n"
 
 
 def test_errors_show_no_values(empty_world: World) -> None:
