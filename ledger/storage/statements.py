@@ -9,6 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ledger.storage.database import one_of
 from ledger.storage.tables import events, shredded_keys
 
 T = TypeVar("T")
@@ -30,7 +31,9 @@ def select_ids(connection: Connection, ledger_id: UUID, event_ids: Collection[UU
         event_id
         for chunk in in_chunks(event_ids)
         for event_id in connection.execute(
-            sa.select(events.c.event_id).where(events.c.ledger_id == ledger_id, events.c.event_id.in_(chunk))
+            sa.select(events.c.event_id).where(
+                events.c.ledger_id == ledger_id, one_of(connection, events.c.event_id, chunk)
+            )
         ).scalars()
     )
 
@@ -41,7 +44,7 @@ def select_events_by_id(connection: Connection, ledger_id: UUID, event_ids: Coll
         row
         for chunk in in_chunks(event_ids)
         for row in connection.execute(
-            sa.select(events).where(events.c.ledger_id == ledger_id, events.c.event_id.in_(chunk))
+            sa.select(events).where(events.c.ledger_id == ledger_id, one_of(connection, events.c.event_id, chunk))
         )
     ]
 
@@ -71,6 +74,6 @@ def select_dead(connection: Connection, ledger_id: UUID, key_ids: Collection[byt
         key_id
         for chunk in in_chunks(key_ids)
         for key_id in connection.execute(
-            sa.select(columns.key_id).where(columns.ledger_id == ledger_id, columns.key_id.in_(chunk))
+            sa.select(columns.key_id).where(columns.ledger_id == ledger_id, one_of(connection, columns.key_id, chunk))
         ).scalars()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from ledger.domain.query import EventFilter, Place
 from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavailableError
 from ledger.ports import KeyRow, KeyUsage, Shredding
 from ledger.storage import rows, selection, statements
-from ledger.storage.database import read, reading, writing
+from ledger.storage.database import one_of, read, reading, writing
 from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
 from ledger.storage.tables import api_keys, erasure_roots, event_keys, events, heads, ledgers, shredded_keys
@@ -86,11 +87,8 @@ class SqlStore:
 
     def events_at(self, ledger_id: UUID, positions: Collection[int]) -> Sequence[RecordedEvent]:
         """The events at these positions."""
-        return [
-            rows.event_from(row)
-            for chunk in statements.in_chunks(positions)
-            for row in self._all(sa.select(events).where(events.c.ledger_id == ledger_id, events.c.position.in_(chunk)))
-        ]
+        statement = sa.select(events).where(events.c.ledger_id == ledger_id)
+        return [rows.event_from(row) for row in self._matching(statement, events.c.position, positions)]
 
     def position_at(self, ledger_id: UUID, time: int, size: int) -> int:
         """The last position below ``size`` that was recorded at or before ``time``."""
@@ -117,11 +115,8 @@ class SqlStore:
 
     def shreddings(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, Shredding]:
         """For those of these keys that are dead: since when and by which erasure."""
-        return {
-            row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id)
-            for chunk in statements.in_chunks(key_ids)
-            for row in self._all(_select_shreddings(ledger_id).where(shredded_keys.c.key_id.in_(chunk)))
-        }
+        found = self._matching(_select_shreddings(ledger_id), shredded_keys.c.key_id, key_ids)
+        return {row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id) for row in found}
 
     def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:
         """Every dead key of a ledger."""
@@ -148,15 +143,9 @@ class SqlStore:
     def event_keys(self, ledger_id: UUID, first: int, last: int, key_ids: Collection[bytes]) -> Sequence[KeyRow]:
         """The rows of ``event_keys`` of these keys and positions."""
         columns = event_keys.c
-        return [
-            (row.position, row.part, row.role, row.key_id)
-            for chunk in statements.in_chunks(key_ids)
-            for row in self._all(
-                sa.select(event_keys).where(
-                    columns.ledger_id == ledger_id, columns.key_id.in_(chunk), columns.position.between(first, last)
-                )
-            )
-        ]
+        statement = sa.select(event_keys).where(columns.ledger_id == ledger_id, columns.position.between(first, last))
+        found = self._matching(statement, columns.key_id, key_ids)
+        return [(row.position, row.part, row.role, row.key_id) for row in found]
 
     def count_event_keys(self, ledger_id: UUID) -> int:
         """How many rows of ``event_keys`` a ledger has."""
@@ -224,6 +213,19 @@ class SqlStore:
 
     def _all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
         return read(self._engine, lambda connection: connection.execute(statement).all())
+
+    def _matching(
+        self, statement: sa.Select[Any], column: sa.Column[Any], values: Collection[Any]
+    ) -> Iterator[sa.Row[Any]]:
+        """The rows of a statement whose column has one of many values, in any order."""
+        for chunk in statements.in_chunks(values):
+            yield from read(self._engine, partial(self._execute_matching, statement, column, chunk))
+
+    @staticmethod
+    def _execute_matching(
+        statement: sa.Select[Any], column: sa.Column[Any], values: Sequence[Any], connection: Connection
+    ) -> Sequence[sa.Row[Any]]:
+        return connection.execute(statement.where(one_of(connection, column, values))).all()
 
     def _one(self, statement: sa.Executable) -> sa.Row[Any] | None:
         return read(self._engine, lambda connection: connection.execute(statement).one_or_none())
