@@ -29,7 +29,7 @@ from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.query import NameOrRef
 from ledger.domain.sequence import place_events
 from ledger.domain.times import format_time
-from ledger.errors import BusyError, NotFoundError
+from ledger.errors import BusyError, IntegrityError, NotFoundError
 from ledger.ports import ErasureEntry
 from ledger.services.dependencies import Dependencies
 from ledger.services.recording import PlainPart, seal_event
@@ -155,7 +155,7 @@ def get_receipt(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Receip
 
 def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
     """Build and sign the receipt of a done erasure. Everything in it is fixed once step 2 is committed."""
-    event = deps.store.find_events(entry.ledger_id, [entry.erasure_id])[entry.erasure_id]
+    event = _required(deps, entry)
     root = deps.store.erasure_root(entry.ledger_id, entry.erasure_id)
     commitment = entry.name_commitment
     payload: JsonObject = {
@@ -181,9 +181,9 @@ def canonical_json(payload: JsonObject) -> bytes:
 
 def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
     """Step 2. Doing it again finds the event that the first time has recorded."""
-    known = deps.store.find_events(entry.ledger_id, [entry.erasure_id])
-    if known:
-        return known[entry.erasure_id]
+    known = _recorded(deps, entry)
+    if known is not None:
+        return known
     envelope = Envelope(
         ledger_id=entry.ledger_id,
         event_id=entry.erasure_id,
@@ -222,7 +222,23 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
             lock.shred(
                 [key_id for key_id, _ in entry.key_ids], recorded[0].position, entry.erasure_id, root_of(head.frontier)
             )
-    return deps.store.find_events(entry.ledger_id, [entry.erasure_id])[entry.erasure_id]
+    return _required(deps, entry)
+
+
+def _required(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
+    event = _recorded(deps, entry)
+    if event is None:
+        raise IntegrityError("the event of an erasure is missing; run `audit-ledger verify`")
+    return event
+
+
+def _recorded(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent | None:
+    """The event of an erasure, once step 2 is done."""
+    event = deps.store.find_events(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id)
+    if event is not None and event.envelope.category != LEDGER_CATEGORY:
+        # I9: a writer's event under this id shreds nothing, so without this the keys would go and nothing say why.
+        raise IntegrityError("the id of an erasure was taken by another event, so the erasure cannot be recorded")
+    return event
 
 
 def _with_usage(deps: Dependencies, entry: ErasureEntry) -> Erasure:

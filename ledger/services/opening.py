@@ -113,7 +113,9 @@ class _OpenEvent:
         if shredding is not None:
             return _redaction(pointer, view, "erased", shredding.at, shredding.erasure_id)
         if view is not None and view.status == "restricted":
-            return _redaction(pointer, view, "restricted", view.changed_at, view.erasure_id)
+            # Without the id of an erasure that is under way: its event must still be recorded under that id, which a
+            # writer who knew it could take.
+            return _redaction(pointer, view, "restricted", view.changed_at)
         if view is None or view.key is None:
             self._alarm(number, "the key is missing or damaged, and the ledger has no record that it was shredded")
             return _redaction(pointer, view, "unreadable")

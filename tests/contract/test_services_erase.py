@@ -24,7 +24,7 @@ from ledger.domain.merkle import hash_leaf, root_of
 from ledger.domain.names import SUBJECT_ERASED
 from ledger.domain.query import EventQuery
 from ledger.domain.times import format_time
-from ledger.errors import NotFoundError, StoreUnavailableError, SubjectErasedError
+from ledger.errors import IntegrityError, NotFoundError, StoreUnavailableError, SubjectErasedError
 from ledger.services.erase import (
     RECEIPT_DOMAIN,
     Receipt,
@@ -578,6 +578,26 @@ def test_if_the_ledger_is_down_the_parts_are_restricted_and_the_order_can_be_giv
         ledger.with_parts(store=Down()).erase("patient:A")
     (redaction,) = ledger.event_at(0).redactions
     assert redaction.reason == "restricted"
-    assert redaction.erasure_id is not None
+    assert redaction.erasure_id is None
     assert ledger.erase("patient:A").erasure.entry.done
     assert reasons(ledger.event_at(0)) == {"/data": "erased"}
+
+
+def test_an_event_under_the_id_of_an_erasure_does_not_pass_for_it(ledger: Ledger) -> None:
+    """I9: the keys stay, and the parts restricted, when a writer has got hold of an open erasure's id and used it."""
+    ledger.append(a_visit("A"))
+
+    class Late:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ledger.deps.vault, name)
+
+        def begin_erasure(self, *arguments: Any, **options: Any) -> Any:
+            entry = ledger.deps.vault.begin_erasure(*arguments, **options)
+            ledger.append(a_fact(id=str(entry.erasure_id)))
+            return entry
+
+    with pytest.raises(IntegrityError, match="taken by another event"):
+        ledger.with_parts(vault=Late()).erase("patient:A")
+    assert [type(error) for error in resume_erasures(ledger.deps).values()] == [IntegrityError]
+    assert reasons(ledger.event_at(0)) == {"/data": "restricted"}
+    assert ledger.alarms == []
