@@ -219,9 +219,12 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
         if not lock.find_ids([entry.erasure_id]):
             recorded, head = place_events([sealed], lock.head, {}, deps.clock())
             lock.write(recorded, head)
-            lock.shred(
-                [key_id for key_id, _ in entry.key_ids], recorded[0].position, entry.erasure_id, root_of(head.frontier)
-            )
+            key_ids = [key_id for key_id, _ in entry.key_ids]
+            # I8: a vault from an old backup brings dead keys back; they are erased again, and stay dead from when on
+            # they were.
+            dead = lock.shredded(key_ids)
+            new = [key_id for key_id in key_ids if key_id not in dead]
+            lock.shred(new, recorded[0].position, entry.erasure_id, root_of(head.frontier))
     return _required(deps, entry)
 
 

@@ -601,3 +601,22 @@ def test_an_event_under_the_id_of_an_erasure_does_not_pass_for_it(ledger: Ledger
     assert [type(error) for error in resume_erasures(ledger.deps).values()] == [IntegrityError]
     assert reasons(ledger.event_at(0)) == {"/data": "restricted"}
     assert ledger.alarms == []
+
+
+def test_a_key_that_an_old_vault_brought_back_is_erased_again(ledger: Ledger) -> None:
+    """I8: what is dead in the ledger and lives in a restored vault goes when its subject is erased again."""
+    ledger.append(a_visit("A"))
+    key_id, ref = ledger.key_of("patient:A"), ledger.subject_ref("patient:A")
+    with pytest.raises(CrashError):
+        ledger.with_parts(vault=CrashingVault(ledger.deps.vault, "finish_erasure", persisted=False)).erase("patient:A")
+    erasures, subjects = vault_tables.erasures, vault_tables.subjects
+    ledger.backend.vault_execute(sa.delete(erasures).where(erasures.c.ledger_id == ledger.ledger_id))
+    ledger.backend.vault_execute(sa.update(subjects).where(subjects.c.subject_ref == ref).values(state="active"))
+
+    again = ledger.erase("patient:A").erasure.entry
+
+    first, second = erasures_recorded(ledger)
+    assert (again.erasure_id, [(key_id, "")]) == (second, [(one, purpose) for one, purpose in again.key_ids])
+    assert ledger.deps.vault.look_up_keys(ledger.ledger_id, [key_id])[key_id].status == "fenced"
+    assert [redaction.erasure_id for redaction in ledger.event_at(0).redactions] == [first]
+    ledger.assert_intact()
