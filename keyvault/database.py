@@ -29,6 +29,9 @@ POSTGRESQL_SETTINGS: Final = (
     "SET statement_timeout = '30s'",
     "SET lock_timeout = '10s'",
     "SET idle_in_transaction_session_timeout = '60s'",
+    # I11: whatever the server's default is, a key is on disk before the events that need it, and a fence before the
+    # erasure is acknowledged.
+    "SET synchronous_commit = on",
 )
 _BUSY_MILLISECONDS: Final = int(BUSY_TIMEOUT_SECONDS * 1000)
 _WRITE: Final = "keyvault_write"

@@ -220,6 +220,17 @@ def test_postgresql_statements_have_limits(postgres: PostgresCluster, tmp_path: 
         assert found == ["30s", "10s", "1min", "read committed"]
 
 
+def test_postgresql_is_durable_whatever_the_server_s_default_is(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """I11: a key that events are sealed under, or a fence, must not be lost in a crash of the server."""
+    with postgresql_world(postgres, tmp_path) as world:
+        with database.writing(world.admin()) as connection:
+            name = connection.execute(text("SELECT current_database()")).scalar_one()
+            connection.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+        world.admin().dispose()
+        with database.reading(world.admin()) as connection:
+            assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == "on"
+
+
 def test_sqlite_is_durable_private_and_shreds(tmp_path: Path) -> None:
     """WAL with full sync, foreign keys, zeroed deleted rows; nobody else can read the files."""
     with sqlite_world(tmp_path) as world:
