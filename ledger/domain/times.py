@@ -8,6 +8,8 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _RFC3339: Final = re.compile(
     # Hours and offsets are bounded here: Python takes the offset +00:60, and from 3.14 on the hour 24.
     r"\d{4}-\d{2}-\d{2}[Tt](?:[01]\d|2[0-3]):\d{2}:\d{2}(?:\.\d{1,6})?"
@@ -29,6 +31,7 @@ def parse_time(text: object) -> int | None:
 
 
 def format_time(microseconds: int) -> str:
-    """Show a time in UTC with microseconds."""
-    moment = _EPOCH + timedelta(microseconds=microseconds)
+    """Show a time in UTC with microseconds; one outside of the years 1 to 9999, which only a row altered by hand can
+    hold, as the nearest inside: such a row must not keep others from being shown."""
+    moment = _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST), _LAST))
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row
@@ -13,6 +13,9 @@ from ledger.domain.encoding import pack_parts, unpack_parts
 from ledger.domain.events import Envelope, Head, RecordedEvent, SealedPart, event_key_rows
 from ledger.domain.merkle import decode_frontier
 from ledger.errors import UnknownFormatError
+
+_NO_TIME: Final = -(2**63)
+"""A time that no event has."""
 
 
 def event_from(row: Row[Any]) -> RecordedEvent:
@@ -29,7 +32,8 @@ def event_from(row: Row[Any]) -> RecordedEvent:
             category=_text(row.category),
             event_type=_text(row.event_type),
             schema_version=_integer(row.schema_version),
-            occurred_at=None if row.occurred_at is None else _integer(row.occurred_at),
+            # Not 0, which an event can have: in its place text would pass for it.
+            occurred_at=None if row.occurred_at is None else _integer(row.occurred_at, otherwise=_NO_TIME),
             correlation_id=row.correlation_id,
             causation_id=row.causation_id,
         ),
@@ -50,8 +54,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _integer(value: object, *, otherwise: int = 0) -> int:
+    return value if isinstance(value, int) else otherwise
 
 
 def _parts(sealed: bytes) -> tuple[SealedPart, ...]:

@@ -10,8 +10,10 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from api.rendering import render_page
 from ledger.domain.events import OpenedEvent, RecordedEvent, Role, SealedPart
-from ledger.services.read import get_event
+from ledger.domain.query import EventQuery
+from ledger.services.read import get_event, query_events
 from ledger.services.verify import verify_ledger
 from ledger.storage import tables
 from tests.support.ledgers import Ledger, a_fact, a_visit, reasons
@@ -247,6 +249,18 @@ def test_what_no_leaf_can_hold_is_unreadable_too(ledger: Ledger, name: str) -> N
     ledger.edit(VICTIM, **IMPOSSIBLE[name])
     assert_only_the_victim_is_unreadable(ledger, before, whole=True)
     assert any(finding.position == VICTIM for finding in ledger.verify().findings)
+
+
+@pytest.mark.parametrize("column", ["recorded_at", "occurred_at"])
+@pytest.mark.parametrize("time", [2**62, -(2**62)])
+def test_a_time_that_has_no_form_keeps_no_other_event_from_being_shown(ledger: Ledger, column: str, time: int) -> None:
+    """One altered row must not make the page an error for all the others."""
+    fill(ledger)
+    ledger.edit(VICTIM, **{column: time})
+    shown = render_page(query_events(ledger.deps, ledger.ledger_id, EventQuery(), cursor=None, limit=10))["events"]
+    assert shown[VICTIM]["data"] is None
+    assert {redaction["reason"] for redaction in shown[VICTIM]["redactions"]} == {"unreadable"}
+    assert shown[NEIGHBOUR]["redactions"] == []
 
 
 def test_a_tampered_event_of_an_erased_person_is_still_erased_where_it_was(ledger: Ledger) -> None:
