@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, exc
 
 from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, Role, StreamVersions
@@ -45,7 +45,11 @@ class SqlStore:
             if self._find_ledger(connection, ledger.name) is not None:
                 raise AlreadyExistsError("there is a ledger of this name", [Fault("/name", "is taken")])
             values = {"ledger_id": ledger.ledger_id, "name": ledger.name, "created_at": ledger.created_at}
-            connection.execute(sa.insert(ledgers), {**values, "policy": "{}"})
+            try:
+                connection.execute(sa.insert(ledgers), {**values, "policy": "{}"})
+            except exc.IntegrityError:
+                # PostgreSQL lets two get this far; the second waits for the first to commit and is then refused.
+                raise AlreadyExistsError("there is a ledger of this name", [Fault("/name", "is taken")]) from None
             head = {"ledger_id": ledger.ledger_id, "size": 0, "frontier": b"", "last_recorded_at": 0}
             connection.execute(sa.insert(heads), head)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,23 @@ def test_ledgers_are_listed_by_name_and_taken_once(backend: Backend, store: SqlS
         store.add_ledger(replace(fresh, ledger_id=UUID(int=NOW + 1)))
     with pytest.raises(IntegrityError):
         store.head(UUID(int=NOW + 1))
+
+
+def test_of_many_who_take_a_name_at_once_one_gets_it(backend: Backend, store: SqlStore) -> None:
+    """The others are told that it is taken, also when nobody had it yet as they looked."""
+    start = threading.Barrier(6)
+
+    def add(number: int) -> bool:
+        start.wait(timeout=30)
+        try:
+            store.add_ledger(LedgerInfo(UUID(int=NOW + number), f"{backend.name}-at-once-{number // 6}", NOW))
+        except AlreadyExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        added = list(pool.map(add, range(6, 66)))
+    assert [sum(added[first : first + 6]) for first in range(0, 60, 6)] == [1] * 10
 
 
 def test_events_come_back_as_they_were_written(store: SqlStore, ledger_id: UUID) -> None:
