@@ -34,6 +34,15 @@ def client_id_fault(value: UUID) -> str | None:
     return None
 
 
+def correlation_id_fault(value: UUID) -> str | None:
+    """Say why a client may not correlate by this id, or None.
+
+    Trace ids (W3C Trace Context) are no UUIDs, yet stand in events as correlation ids: who reads one may pass it on.
+    """
+    is_trace_id = value.version is None and value != NO_ID
+    return None if is_trace_id else client_id_fault(value)
+
+
 def uuid7(unix_microseconds: int, random: bytes) -> UUID:
     """Make a UUID version 7 (RFC 9562 §5.7) of a time and 10 random bytes."""
     milliseconds = unix_microseconds // 1000

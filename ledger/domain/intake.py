@@ -5,12 +5,13 @@ Every fault is collected with its pointer before anything is refused, so that a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
 from ledger.domain import times
 from ledger.domain.events import PARTS, ExpectedVersion, JsonObject, NewEvent, NewPart
-from ledger.domain.ids import RefKind, client_id_fault, parse_ref, parse_uuid
+from ledger.domain.ids import RefKind, client_id_fault, correlation_id_fault, parse_ref, parse_uuid
 from ledger.domain.names import (
     ACTOR_PURPOSE,
     RESERVED_CATEGORIES,
@@ -115,7 +116,7 @@ class _Intake:
             self.fault("", "needs 'data' or 'nonpersonal'")
         actor = self.actor(raw)
         further = self.further(raw)
-        correlation_id = self.optional_id(raw, "correlation_id")
+        correlation_id = self.optional_id(raw, "correlation_id", correlation_id_fault)
         if_erased = raw.get("if_erased", "refuse")
         if if_erased not in ("refuse", "omit"):
             self.fault("/if_erased", "must be 'refuse' or 'omit'")
@@ -281,11 +282,13 @@ class _Intake:
             return smallest
         return value
 
-    def optional_id(self, raw: dict[str, Any], field: str) -> UUID | None:
+    def optional_id(
+        self, raw: dict[str, Any], field: str, fault_of: Callable[[UUID], str | None] = client_id_fault
+    ) -> UUID | None:
         if raw.get(field) is None:
             return None
         value = parse_uuid(raw[field])
-        message = "must be a UUID in its canonical form" if value is None else client_id_fault(value)
+        message = "must be a UUID in its canonical form" if value is None else fault_of(value)
         if message is not None:
             self.fault(f"/{field}", message)
         return value

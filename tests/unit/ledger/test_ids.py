@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.ids import client_id_fault, format_ref, parse_ref, parse_uuid, uuid7
+from ledger.domain.ids import client_id_fault, correlation_id_fault, format_ref, parse_ref, parse_uuid, uuid7
 
 
 @given(st.integers(0, 2**48 * 1000 - 1), st.binary(min_size=10, max_size=10))
@@ -67,6 +67,13 @@ def test_hashed_ids_are_refused() -> None:
         assert client_id_fault(good) is None
     for special in (UUID(int=0), UUID(int=2**128 - 1), UUID("0193a5e0-7c00-7000-0000-000000000001")):
         assert client_id_fault(special) is not None
+
+
+def test_a_trace_id_is_a_correlation_id() -> None:
+    """Random in every bit, as a tracer makes it; what can be guessed back stays refused, and so does no id at all."""
+    assert correlation_id_fault(UUID("0af76519-16cd-43dd-0448-eb211c80319c")) is None
+    for refused in (uuid.uuid5(uuid.NAMESPACE_DNS, "patient:A"), uuid.uuid3(uuid.NAMESPACE_DNS, "x"), UUID(int=0)):
+        assert correlation_id_fault(refused) == client_id_fault(refused) is not None
 
 
 @given(st.binary(min_size=16, max_size=16))

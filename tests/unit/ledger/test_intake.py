@@ -96,6 +96,8 @@ def test_the_trace_gives_a_correlation_id_where_the_event_has_none() -> None:
     """The default is told apart from what the client gave: it is another one at each retry."""
     event = parse_event(MINIMAL, default_correlation=UUID(ID))
     assert (event.correlation_id, event.correlation_given) == (UUID(ID), False)
+    passed_on = parse_event({**MINIMAL, "correlation_id": "0af76519-16cd-43dd-0448-eb211c80319c"})
+    assert passed_on.correlation_id == UUID("0af76519-16cd-43dd-0448-eb211c80319c")
     given_one = parse_event({**MINIMAL, "correlation_id": ID}, default_correlation=UUID(int=4 << 76))
     assert (given_one.correlation_id, given_one.correlation_given) == (UUID(ID), True)
 
