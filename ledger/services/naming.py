@@ -20,7 +20,8 @@ def with_names(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent]) 
     """Put names in place of the refs that these events give.
 
     Raises ``NotFoundError`` for a ref that nothing is recorded under, ``SubjectErasedError`` for one whose names are
-    gone, and ``IntegrityError`` for one whose names cannot be read though nobody erased them.
+    gone, and ``IntegrityError`` for one whose names cannot be read though nobody erased them. An event that says
+    ``if_erased: omit`` loses the parts of erased people instead.
     """
     names = _Names(deps, ledger_id)
     return [names.of_event(event, index) for index, event in enumerate(events)]
@@ -32,15 +33,21 @@ class _Names:
         self._ledger_id = ledger_id
         self._subjects: dict[bytes, str] = {}
         self._streams: dict[bytes, str] = {}
+        self._begun: set[str | None] = set()
 
     def of_event(self, event: NewEvent, index: int) -> NewEvent:
         if event.stream_ref is not None:
             event = replace(event, stream=self._stream(event.stream_ref, event, index), stream_ref=None)
+        subject = self._part(event.subject, event, "/subject_ref", index)
+        if subject is None and event.subject is not None and not self._has_begun(event.stream):
+            # Without its subject the stream would be nobody's, and its name would outlive the erasure.
+            raise _hidden(Fault(f"{event.pointer}/subject_ref", "", index))
+        self._begun.add(event.stream)
         if all(part.subject_ref is None for _, part in event.personal):
             return event
         return replace(
             event,
-            subject=self._part(event.subject, event, "/subject_ref", index),
+            subject=subject,
             actor=self._part(event.actor, event, "/actor", index),
             further=tuple(
                 part
@@ -54,8 +61,26 @@ class _Names:
             return part
         ref = part.subject_ref
         if ref not in self._subjects:
-            self._subjects[ref] = self._subject_name(ref, Fault(event.pointer + where, "names no subject here", index))
+            fault = Fault(event.pointer + where, "names no subject here", index)
+            try:
+                self._subjects[ref] = self._subject_name(ref, fault)
+            except SubjectErasedError:
+                if event.omit_erased and self._is_erased(ref):
+                    return None
+                raise
         return replace(part, subject=self._subjects[ref], subject_ref=None)
+
+    def _is_erased(self, ref: bytes) -> bool:
+        """Not merely restricted: what a restricted subject is part of is recorded in full."""
+        subject = self._deps.vault.subject(self._ledger_id, ref)
+        return subject is not None and subject.state == "erased"
+
+    def _has_begun(self, stream: str | None) -> bool:
+        """Whether the stream has an event, or gets one earlier in this batch."""
+        if stream is None or stream in self._begun:
+            return stream is not None
+        entry = self._deps.vault.find_streams(self._ledger_id, [stream]).get(stream)
+        return entry is not None and bool(self._deps.store.versions(self._ledger_id, [entry.ref]))
 
     def _stream(self, ref: bytes, event: NewEvent, index: int) -> str:
         if ref not in self._streams:

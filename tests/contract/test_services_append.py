@@ -604,6 +604,36 @@ def test_refs_of_erased_people_are_refused(ledger: Ledger) -> None:
         ledger.append(a_visit("A", stream=None, stream_ref=by_ref["stream_ref"], subject="patient:B"))
 
 
+def test_parts_of_erased_people_can_be_omitted_by_ref_too(ledger: Ledger) -> None:
+    """`if_erased: omit` means the same whether a person is given by name or by ref."""
+    ledger.append(a_visit("A"), a_visit("B"))
+    ref = refs_of(ledger, "patient:A", "patient-A")["subject_ref"]
+    erasing = {"if_erased": "omit", "nonpersonal": {"ward": "ER"}}
+    ledger.erase("patient:A")
+    ledger.append(a_visit("B", **erasing, actor_ref=ref, parts=[{"subject_ref": ref, "data": {"x": 1}}]))
+    as_actor = ledger.event_at(ledger.size() - 1)
+    assert as_actor.subject is not None
+    assert (as_actor.subject.subject, as_actor.actor, as_actor.further) == ("patient:B", None, ())
+    by_ref = {"subject": None, "subject_ref": ref, **erasing}
+    ledger.append(a_visit("B", **by_ref))
+    as_subject = ledger.event_at(ledger.size() - 1)
+    assert (as_subject.subject, as_subject.nonpersonal) == (None, {"ward": "ER"})
+    ledger.append(a_visit("C"), a_visit("C", **by_ref))
+    assert ledger.event_at(ledger.size() - 1).stream == "patient-C"
+
+
+def test_a_stream_does_not_begin_without_the_erased_subject_that_would_own_it(ledger: Ledger) -> None:
+    """Its name would be sealed under the ledger's key, and nobody could erase it any more."""
+    ledger.append(a_visit("A"))
+    ref = refs_of(ledger, "patient:A", "patient-A")["subject_ref"]
+    ledger.erase("patient:A")
+    size = ledger.size()
+    with pytest.raises(SubjectErasedError) as caught:
+        ledger.append(a_visit("new", subject=None, subject_ref=ref, if_erased="omit", nonpersonal={"ward": "ER"}))
+    assert [fault.pointer for fault in caught.value.faults] == ["/events/0/subject_ref"]
+    assert ledger.size() == size
+
+
 def test_a_ref_works_while_any_purpose_is_left(ledger: Ledger) -> None:
     """An erasure of the purpose that the first event was for does not take the person's ref away."""
     ledger.append(a_visit("A", stream="x-1", purpose="medical"), a_visit("A", stream="x-1", purpose="billing"))
