@@ -169,6 +169,9 @@ class _Check:
         """The verdict after all rows."""
         self._shredded_keys()
         self._tree()
+        # Not in the tree, but what as-of answers and the next recorded-at rest on.
+        if not self._findings and self._head.last_recorded_at != self._recorded_at:
+            self._find(max(self._head.size - 1, 0), "the head has another time than the newest event")
         findings = tuple(sorted(self._findings, key=lambda finding: finding.position))
         return VerifyReport(self._head.size, root_of(self._frontier), root_of(self._head.frontier), findings)
 

@@ -291,6 +291,14 @@ def test_an_altered_size_is_named(filled: Ledger, size: int, named: int) -> None
     assert named in found(filled)
 
 
+@pytest.mark.parametrize("time", [0, 2**62])
+def test_an_altered_time_of_the_head_is_named(filled: Ledger, time: int) -> None:
+    """I10: it decides what a past moment includes, and from when on the next event is recorded."""
+    size = filled.size()
+    filled.backend.tamper(of(HEADS, sa.update, filled).values(last_recorded_at=time))
+    assert found(filled) == {size - 1}
+
+
 def test_verifying_one_ledger_is_not_troubled_by_another(filled: Ledger) -> None:
     """What is wrong in one ledger is not held against its neighbour."""
     other = filled.backend.new_ledger()
