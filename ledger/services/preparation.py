@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import Envelope, NewEvent, Role, SealedEvent
@@ -21,6 +22,10 @@ from ledger.errors import (
 from ledger.ports import DataKey, Reservation
 from ledger.services.dependencies import Dependencies
 from ledger.services.recording import PlainPart, seal_event
+
+_SEALED_BYTES: Final = 4 * EVENT_BYTES
+"""Whoever takes an event in holds it to ``EVENT_BYTES`` as it was sent. Sealing adds padding and tags, puts names for
+refs and writes 1e15 out: nothing that was within the limit may be refused for that."""
 
 
 class OvertakenError(Exception):
@@ -195,7 +200,7 @@ def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID)
     else:
         parts[carrier] = replace(parts[carrier], stream=candidate.stream)
     sealed = seal_event(_envelope(ledger_id, candidate, entry.ref), parts, recorded_by)
-    if sum(len(part.sealed) for part in sealed.parts) > EVENT_BYTES:
+    if sum(len(part.sealed) for part in sealed.parts) > _SEALED_BYTES:
         raise TooLargeError("an event is above 1 MiB; nothing was recorded", [candidate.fault("", "is above 1 MiB")])
     return sealed
 

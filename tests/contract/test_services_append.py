@@ -322,10 +322,10 @@ def test_no_two_sealings_are_alike(ledger: Ledger) -> None:
     assert first[1:17] != second[1:17]
 
 
-def test_an_event_above_a_mebibyte_is_refused(ledger: Ledger) -> None:
+def test_an_event_far_above_a_mebibyte_is_refused(ledger: Ledger) -> None:
     """Too large once sealed: refused with the event's place in the batch, and nothing is recorded."""
     with pytest.raises(TooLargeError) as caught:
-        ledger.append(a_fact(), a_visit(data={"x": "y" * 2**20}))
+        ledger.append(a_fact(), a_visit(data={"x": "y" * 2**22}))
     assert [fault.pointer for fault in caught.value.faults] == ["/events/1"]
     assert ledger.size() == 0
 

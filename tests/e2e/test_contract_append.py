@@ -38,6 +38,17 @@ def test_an_event_gets_its_place(tenant: Tenant) -> None:
     assert one["recorded_at"] <= two["recorded_at"]
 
 
+@pytest.mark.parametrize("values", ["1e15," * 200_000 + "0", '"' + "x" * (2**20 - 200) + '"'])
+def test_an_event_of_exactly_a_mebibyte_is_recorded(tenant: Tenant, values: str) -> None:
+    """What counts is what was sent, and not what padding, tags and numbers that are written out make of it."""
+    text = f'{{"stream": "ward-1", "type": "Noted", "nonpersonal": {{"values": [{values}]'.encode()
+    exact = text + b" " * (2**20 - len(text) - 2) + b"}}"
+    assert len(exact) == 2**20
+    one = tenant.client.send("POST", f"{tenant.path}/events", exact, {"Content-Type": "application/json"})
+    _, end = tenant.client.send("POST", f"{tenant.path}/events", exact, {"Content-Type": NDJSON}).lines()
+    assert (one.status, end["recorded"], end["refused"]) == (201, 1, 0)
+
+
 def test_the_contracts_own_example_is_recorded(tenant: Tenant) -> None:
     """Every field of the contract's event is taken."""
     event = {
