@@ -634,6 +634,16 @@ def test_a_stream_does_not_begin_without_the_erased_subject_that_would_own_it(le
     assert ledger.size() == size
 
 
+def test_the_ref_of_one_who_was_blocked_before_any_event_is_refused_too(ledger: Ledger) -> None:
+    """The ref is known, as an erased person's: no 404, and what may be omitted is omitted."""
+    ledger.erase("late:1", block_unknown=True)
+    ref = format_ref("sub", ledger.subject_ref("late:1"))
+    with pytest.raises(SubjectErasedError):
+        ledger.append(a_visit("A", actor_ref=ref))
+    ledger.append(a_visit("A", actor_ref=ref, if_erased="omit"))
+    assert ledger.event_at(ledger.size() - 1).actor is None
+
+
 def test_a_ref_works_while_any_purpose_is_left(ledger: Ledger) -> None:
     """An erasure of the purpose that the first event was for does not take the person's ref away."""
     ledger.append(a_visit("A", stream="x-1", purpose="medical"), a_visit("A", stream="x-1", purpose="billing"))
