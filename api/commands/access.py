@@ -70,6 +70,8 @@ def create_key(
 ) -> None:
     """Make an API key. Its secret is printed this once and stored nowhere."""
     with opened() as service:
+        if expires_at is not None and expires_at <= service.deps.clock():
+            raise click.BadParameter("must be in the future", param_hint="'--expires-at'")
         issued = create_api_key(
             service.deps,
             name=name,

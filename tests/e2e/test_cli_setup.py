@@ -169,10 +169,13 @@ def test_keys_are_made_listed_and_revoked(cli: Cli) -> None:
 
 
 def test_keys_refuse_what_cannot_be_meant(cli: Cli) -> None:
-    """An unknown role is a usage error; an unknown ledger or key is an error that says so; nothing is made."""
+    """An unknown role or a time that is over is a usage error; an unknown ledger or key is an error that says so;
+    nothing is made."""
     cli.must("init")
     key = ("keys", "create", "--name", "n", "--principal", "p", "--role")
     assert cli.run(*key, "root").returncode == 2
+    over = cli.run(*key, "writer", "--expires-at", "2020-01-01T00:00:00Z")
+    assert (over.returncode, "--expires-at" in over.stderr) == (2, True)
     assert "ledgers create nowhere" in cli.run(*key, "writer", "--ledger", "nowhere").stderr
     assert cli.run("keys", "revoke", "00000000-0000-7000-8000-000000000000").returncode == 1
     assert len(cli.lines("keys", "list")) == 1
