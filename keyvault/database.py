@@ -201,7 +201,8 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         # Switching to WAL does not wait for other processes by itself.
         _while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+        # Without recursive triggers, INSERT OR REPLACE would get past the trigger that keeps fences.
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "recursive_triggers = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

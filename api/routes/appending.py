@@ -28,8 +28,8 @@ from ledger.services.ingest import Source, ingest_lines
 
 blueprint = Endpoints("Appending", __name__, description="Record what happened.")
 
-LABEL_PREFIX: Final = "idempotency-key:"
-"""Stands before the client's key where ids are derived, so that no other use of labels gives the same ids."""
+LABEL_PREFIX: Final = "idempotency-key"
+"""Stands first in the label that ids are derived from, so that no other use of labels gives the same ids."""
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _REFERENCE: Final = "#/components/schemas/"
@@ -136,4 +136,14 @@ def _id_label() -> str | None:
         return None
     if _IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise InvalidError("the Idempotency-Key must be 1 to 255 visible ASCII characters")
-    return LABEL_PREFIX + key
+    return id_label(current_key().principal, key)
+
+
+def id_label(principal: str, key: str) -> str:
+    """What the ids of one principal's Idempotency-Key are derived from; two principals never get the same.
+
+    Bound to the principal and not to the API key, so that a retry after a change of keys is still a retry; and not to
+    the ledger's clients together, or two of them who both count from 1 would each take the other's events for
+    repeats (docs/adr/0006-idempotency-keys-of-principals.md). The length keeps name and key apart.
+    """
+    return f"{LABEL_PREFIX}:{len(principal)}:{principal}:{key}"

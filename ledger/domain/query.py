@@ -187,6 +187,8 @@ def _from_json(name: str, value: Any) -> Any:
     if name in _ID_FIELDS:
         return UUID(hex=value)
     if name == "types":
+        if len(value) > LIMIT:
+            raise ValueError("more types than a query can ask for")
         return tuple(_text(item) for item in value)
     if name in _TEXT_FIELDS:
         return _text(value)

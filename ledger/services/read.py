@@ -11,6 +11,7 @@ from ledger.domain.events import PERSONAL_ROLES, OpenedEvent, RecordedEvent, Rol
 from ledger.domain.ids import parse_uuid
 from ledger.domain.names import LEDGER_CATEGORY, split_stream
 from ledger.domain.query import (
+    DEFAULT_LIMIT,
     EventFilter,
     EventQuery,
     KeyCondition,
@@ -35,7 +36,11 @@ EXPORT_PAGE: Final = 500
 EXPORT_BYTES: Final = 8 * 2**20
 """Sealed bytes of an export that a page aims at, so that large events make small pages."""
 
-_FIRST_EXPORT_PAGE: Final = 50
+PAGE_BYTES: Final = 32 * 2**20
+"""Sealed bytes of a page of a query: one that reaches them ends there, with fewer events than its limit."""
+
+_FIRST_PAGE: Final = DEFAULT_LIMIT + 1
+"""A page of the default size, and the one more that tells whether there are others, in one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,25 @@ def query_events(
             raise InvalidError("the cursor belongs to another query", [fault])
     moment = _moment(deps, ledger_id, pinned)
     which = find_filter(deps, ledger_id, pinned)
-    rows = deps.store.select_events(ledger_id, which, place, limit + 1) if which is not None else []
-    events = open_events(deps, ledger_id, rows[:limit])
-    more = len(rows) > limit
-    return Page(moment, events, encode_cursor(pinned, place_of(rows[limit - 1], which)) if more and which else None)
+    rows, more = _page_of(deps, ledger_id, which, place, limit) if which is not None else ([], False)
+    events = open_events(deps, ledger_id, rows)
+    return Page(moment, events, encode_cursor(pinned, place_of(rows[-1], which)) if more and which else None)
+
+
+def _page_of(
+    deps: Dependencies, ledger_id: UUID, which: EventFilter, place: Place | None, limit: int
+) -> tuple[Sequence[RecordedEvent], bool]:
+    """The next events, at most ``limit`` and about ``PAGE_BYTES``, and whether there are more."""
+    rows: list[RecordedEvent] = []
+    size = 0
+    for chunk in _chunks(deps, ledger_id, which, place, limit + 1):
+        rows += chunk
+        size += _sealed_bytes(chunk)
+        if len(rows) > limit or size >= PAGE_BYTES:
+            # The one too many is how we know that there are more. (A page that is full of bytes may be the last after
+            # all; then the next one is empty.)
+            return rows[:limit], True
+    return rows, False
 
 
 def export_events(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> Iterator[Sequence[OpenedEvent]]:
@@ -80,17 +100,29 @@ def export_events(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> Ite
 
 
 def _pages(deps: Dependencies, ledger_id: UUID, which: EventFilter) -> Iterator[Sequence[OpenedEvent]]:
-    place: Place | None = None
-    limit = _FIRST_EXPORT_PAGE
-    while True:
+    for rows in _chunks(deps, ledger_id, which, None, None):
+        yield open_events(deps, ledger_id, rows)
+
+
+def _chunks(
+    deps: Dependencies, ledger_id: UUID, which: EventFilter, place: Place | None, most: int | None
+) -> Iterator[Sequence[RecordedEvent]]:
+    """The events behind ``place``, at most so many, in chunks that are the smaller the larger the events are."""
+    limit = _FIRST_PAGE
+    while most is None or most > 0:
+        limit = limit if most is None else min(limit, most)
         rows = deps.store.select_events(ledger_id, which, place, limit)
         if rows:
-            yield open_events(deps, ledger_id, rows)
+            yield rows
         if len(rows) < limit:
             return
         place = place_of(rows[-1], which)
-        size = sum(len(part.sealed) for row in rows for part in row.parts)
-        limit = max(1, min(EXPORT_PAGE, EXPORT_BYTES * len(rows) // max(size, 1)))
+        most = None if most is None else most - len(rows)
+        limit = max(1, min(EXPORT_PAGE, EXPORT_BYTES * len(rows) // max(_sealed_bytes(rows), 1)))
+
+
+def _sealed_bytes(rows: Sequence[RecordedEvent]) -> int:
+    return sum(len(part.sealed) for row in rows for part in row.parts)
 
 
 def get_event(deps: Dependencies, ledger_id: UUID, event_id: UUID) -> OpenedEvent:

@@ -22,6 +22,12 @@ from ledger.ports import KeyRow, Shredding
 from ledger.services.dependencies import Dependencies
 
 CHUNK: Final = 2000
+"""Events in memory at a time, at most."""
+
+CHUNK_BYTES: Final = 16 * 2**20
+"""Sealed bytes that a chunk aims at, so that large events make small chunks."""
+
+_FIRST_CHUNK: Final = 100
 
 Progress = Callable[[int, int], None]
 """Called with (events checked, events in all)."""
@@ -55,14 +61,18 @@ def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> Ve
     """Recompute every leaf and the root from the rows."""
     head = deps.store.head(ledger_id, settled=True)
     check = _Check(head, deps.store.shredded_keys(ledger_id), deps.store.erasure_roots(ledger_id))
-    for first in range(0, head.size, CHUNK):
-        last = min(first + CHUNK, head.size) - 1
-        events = deps.store.select_events(ledger_id, EventFilter(first, last), None, CHUNK)
+    first, width = 0, min(_FIRST_CHUNK, CHUNK)
+    while first < head.size:
+        last = min(first + width, head.size) - 1
+        events = deps.store.select_events(ledger_id, EventFilter(first, last), None, width)
         keys = {part.key_id for event in events for part in event.parts}
         check.rows(first, last, events, deps.store.event_keys(ledger_id, first, last, keys))
         progress(last + 1, head.size)
-    before = deps.store.select_events(ledger_id, EventFilter(-(2**62), -1), None, CHUNK)
-    beyond = deps.store.select_events(ledger_id, EventFilter(head.size, 2**62), None, CHUNK)
+        size = sum(len(part.sealed) for event in events for part in event.parts)
+        first, width = last + 1, (max(1, min(CHUNK, CHUNK_BYTES * len(events) // size)) if size else CHUNK)
+    before = deps.store.select_events(ledger_id, EventFilter(-(2**62), -1), None, _FIRST_CHUNK)
+    # From the end: what was appended meanwhile stands in front of what nobody appended.
+    beyond = deps.store.select_events(ledger_id, EventFilter(head.size, 2**62, order="desc"), None, _FIRST_CHUNK)
     grown = deps.store.head(ledger_id)
     check.strangers(event.position for event in before)
     check.strangers(event.position for event in beyond if event.position >= grown.size)

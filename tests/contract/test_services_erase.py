@@ -109,7 +109,7 @@ def test_an_export_that_is_under_way_sees_the_erasure_at_its_next_page(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I7: long answers look at the keys anew for every page."""
-    monkeypatch.setattr("ledger.services.read._FIRST_EXPORT_PAGE", 2)
+    monkeypatch.setattr("ledger.services.read._FIRST_PAGE", 2)
     ledger.append(*(a_visit("A") for _ in range(6)))
     pages = export_events(ledger.deps, ledger.ledger_id, EventQuery())
     assert [reasons(event) for event in next(pages)] == [{}, {}]

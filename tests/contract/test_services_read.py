@@ -199,7 +199,7 @@ def test_pages_of_an_export_join_whatever_their_size(
     filled: Ledger, monkeypatch: pytest.MonkeyPatch, most: int, size: int, lengths: set[int]
 ) -> None:
     """Pages are bounded by events and by bytes, and neither bound loses an event or gives one twice."""
-    monkeypatch.setattr("ledger.services.read._FIRST_EXPORT_PAGE", 3)
+    monkeypatch.setattr("ledger.services.read._FIRST_PAGE", 3)
     monkeypatch.setattr("ledger.services.read.EXPORT_PAGE", most)
     monkeypatch.setattr("ledger.services.read.EXPORT_BYTES", size)
     pages = list(export_events(filled.deps, filled.ledger_id, EventQuery(order="desc")))

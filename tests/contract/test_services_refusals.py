@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from ledger.domain.events import OPERATOR
-from ledger.domain.query import NameOrRef
+from ledger.domain.query import EventQuery, NameOrRef
 from ledger.errors import InvalidError, SubjectErasedError
 from ledger.ports import KeyVault
+from ledger.services import read
 from ledger.services.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
 from ledger.services.ingest import BATCH_LINES, Source, ingest_lines
@@ -80,6 +81,25 @@ def test_the_sixty_first_purpose_of_a_subject_is_refused_alone(service: Service)
     assert [(fault.index, fault.pointer) for fault in refused.value.faults] == [(1, "/subject")]
     outcome = erase(service, ledger_id, "person:a")
     assert len(outcome.erasure.entry.key_ids) == 60
+
+
+def test_a_page_of_large_events_ends_before_its_limit(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one answer holds in memory is bounded by bytes too; the pages join to all events, in order."""
+    monkeypatch.setattr(read, "PAGE_BYTES", 100_000)
+    monkeypatch.setattr(read, "EXPORT_BYTES", 50_000)
+    monkeypatch.setattr(read, "_FIRST_PAGE", 2)
+    ledger_id = new_ledger(service).ledger_id
+    large = [event("case-a", nonpersonal={"text": "x" * 10_000, "n": n}) for n in range(25)]
+    append_events(service.deps, ledger_id, large, OPERATOR)
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        query = EventQuery() if cursor is None else None
+        page = read.query_events(service.deps, ledger_id, query, cursor=cursor, limit=1000)
+        assert len(page.events) <= 16
+        found += [opened.nonpersonal["n"] for opened in page.events if opened.nonpersonal]
+        cursor, pages = page.next, pages + 1
+    assert found == list(range(25))
+    assert pages >= 2
 
 
 def erase(service: Service, ledger_id: Any, name: str) -> Any:

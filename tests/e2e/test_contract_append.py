@@ -242,3 +242,16 @@ def test_appending_by_ref_is_appending_by_name(tenant: Tenant) -> None:
     assert answer.json()["events"][0]["stream_version"] == 2
     events = tenant.client.post(f"{tenant.path}/query", {"subject": "patient:A"}).json()["events"]
     assert [event["stream"] for event in events] == ["patient-A", "patient-A"]
+
+
+def test_an_idempotency_key_belongs_to_a_principal(tenant: Tenant) -> None:
+    """I4: two clients that both count from 1 do not take each other's events for repeats; a new API key of one does."""
+    headers, event = {"Idempotency-Key": "1"}, {"stream": "order-1", "type": "Placed", "nonpersonal": {"n": 1}}
+    clients = [
+        tenant.client.with_key(tenant.server.make_key("writer", ledger=tenant.name, principal=principal))
+        for principal in ("shop", "office", "shop")
+    ]
+    answers = [client.post(f"{tenant.path}/events", event, headers) for client in clients]
+    assert [answer.status for answer in answers] == [201, 201, 200]
+    assert answers[0].json()["events"] == answers[2].json()["events"]
+    assert tenant.size == 2
