@@ -66,3 +66,9 @@ def feed_of(parameters: dict[str, Any]) -> EventQuery:
         after_position=parameters["after"],
         as_of=as_of,
     )
+
+
+def feed_asks_something(parameters: dict[str, Any]) -> bool:
+    """Whether the parameters of the feed say anything beside its paging."""
+    filters = ("category", "type", "stream_ref", "subject_ref", "as_of")
+    return parameters["after"] >= 0 or any(parameters.get(name) is not None for name in filters)

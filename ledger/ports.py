@@ -168,7 +168,8 @@ class ErasureEntry(Protocol):
     def reference(self) -> str | None: ...
     @property
     def name_commitment(self) -> bytes | None:
-        """SHA-256(32-byte salt ‖ name); the salt is stored nowhere. None when the request gave a ref."""
+        """SHA-256(32-byte salt ‖ name); the salt is stored nowhere. None when the request gave a ref whose name could
+        not be read."""
 
     @property
     def requested_at(self) -> int: ...

@@ -61,7 +61,7 @@ def list_all(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
                 ledger.ledger_id,
                 reference=parameters.get("reference"),
                 done=_DONE[state] if state is not None else None,
-                after=parameters.get("after"),
+                after=parameters.get("cursor"),
                 limit=limit + 1,
             )
         )

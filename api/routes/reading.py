@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask import Response, current_app, request
 
-from api.asking import asks_something, feed_of, needed, query_of
+from api.asking import asks_something, feed_asks_something, feed_of, needed, query_of
 from api.auth import allowed
 from api.context import STOPPING, open_service, waiters
 from api.json_text import JSON, NDJSON, json_response
@@ -56,7 +56,17 @@ def query(body: dict[str, Any], ledger: LedgerInfo) -> Response:
 @blueprint.response(200, answers.Page)
 @blueprint.problems(422, *LEDGER_PROBLEMS)
 def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
-    """Follow the ledger: the events after a position. With `wait`, the answer waits for the first one to come."""
+    """Follow the ledger: the events after a position.
+
+    With `wait`, the answer waits for the first one to come, but no longer than that, and may come sooner with no
+    events: then ask again.
+    """
+    cursor = parameters.get("cursor")
+    if cursor is not None:
+        again = feed_of(parameters) if feed_asks_something(parameters) else None
+        deps = open_service().deps
+        page = query_events(deps, ledger.ledger_id, again, cursor=cursor, limit=parameters["limit"])
+        return json_response(render_page(page))
     asked = feed_of(parameters)
     page = _next_page(ledger, asked, parameters["limit"])
     if parameters["wait"] and asked.as_of is None and not page.events:

@@ -222,12 +222,13 @@ class Follow(Request):
     stream_ref = Ref("str")
     subject_ref = Ref("sub")
     as_of = MomentText(metadata={"description": "A time, or the digits of a position."})
+    cursor = PlainText(metadata={"description": "The `next` of the page before; alone, or with the same parameters."})
     wait = WholeNumber(
         0,
         LONGEST_WAIT,
         digits=True,
         load_default=0,
-        metadata={"default": 0, "description": "Seconds to wait for the first event when there is none yet."},
+        metadata={"default": 0, "description": "Seconds to wait, at most, for the first event when there is none yet."},
     )
 
 
@@ -294,5 +295,5 @@ class ErasureFilter(Request):
 
     reference = Text(reference_fault)
     state = Choice(*ERASURE_STATES)
-    after = Identifier(metadata={"description": "The id of the last erasure of the page before."})
+    cursor = Identifier(metadata={"description": "The `next` of the page before."})
     limit = WholeNumber(1, LIMIT, digits=True, load_default=DEFAULT_LIMIT, metadata={"default": DEFAULT_LIMIT})

@@ -32,6 +32,7 @@ from ledger.domain.times import format_time
 from ledger.errors import BusyError, IntegrityError, NotFoundError
 from ledger.ports import ErasureEntry
 from ledger.services.dependencies import Dependencies
+from ledger.services.naming import name_of_subject
 from ledger.services.recording import PlainPart, seal_event
 
 RECEIPT_DOMAIN: Final = b"audit-ledger v1 receipt\n"
@@ -86,8 +87,10 @@ def erase_subject(deps: Dependencies, ledger_id: UUID, order: ErasureOrder) -> E
     Raises the vault's "unknown subject" and "unknown purpose", or an error of a dependency; then it may be repeated.
     """
     salt = deps.entropy(SALT_BYTES)
-    name = order.subject.name
-    who = name if name is not None else order.subject.ref or b""
+    ref = order.subject.ref
+    # By ref too the receipt commits to the name: afterwards nobody can read it any more.
+    name = order.subject.name if ref is None else name_of_subject(deps, ledger_id, ref)
+    who = ref if ref is not None else name or ""
     for _ in range(3):
         erasure_id = deps.new_id()
         entry = deps.vault.begin_erasure(

@@ -27,6 +27,14 @@ def with_names(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent]) 
     return [names.of_event(event, index) for index, event in enumerate(events)]
 
 
+def name_of_subject(deps: Dependencies, ledger_id: UUID, ref: bytes) -> str | None:
+    """The name of a subject, while it can be read in one of its events."""
+    try:
+        return _Names(deps, ledger_id).of_subject(ref, Fault("/subject_ref", "names no subject here"))
+    except (NotFoundError, SubjectErasedError, IntegrityError):
+        return None
+
+
 class _Names:
     def __init__(self, deps: Dependencies, ledger_id: UUID) -> None:
         self._deps = deps
@@ -63,7 +71,7 @@ class _Names:
         if ref not in self._subjects:
             fault = Fault(event.pointer + where, "names no subject here", index)
             try:
-                self._subjects[ref] = self._subject_name(ref, fault)
+                self._subjects[ref] = self.of_subject(ref, fault)
             except SubjectErasedError:
                 if event.omit_erased and self._is_erased(ref):
                     return None
@@ -89,7 +97,8 @@ class _Names:
             self._streams[ref] = _known(first, first.stream if first else None, fault)
         return self._streams[ref]
 
-    def _subject_name(self, ref: bytes, fault: Fault) -> str:
+    def of_subject(self, ref: bytes, fault: Fault) -> str:
+        """The name behind a ref. Raises as ``with_names`` does."""
         subject = self._deps.vault.subject(self._ledger_id, ref)
         if subject is None:
             raise NotFoundError("a ref is not known in this ledger", [fault])

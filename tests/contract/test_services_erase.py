@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -281,12 +282,13 @@ def test_a_receipt_is_the_same_bytes_each_time(ledger: Ledger) -> None:
     check_receipt(ledger, again)
 
 
-def test_who_erases_by_ref_commits_to_no_name(ledger: Ledger) -> None:
-    """The service does not know the name then, and hands out no salt."""
+def test_who_erases_by_ref_commits_to_the_name_too(ledger: Ledger) -> None:
+    """The name is read in the subject's events just before nobody can; the salt opens the commitment."""
     ledger.append(a_visit("A"))
     outcome = ledger.erase(ledger.subject_ref("patient:A"))
-    assert outcome.receipt.payload["name_commitment"] is None
-    assert outcome.name_salt is None
+    assert outcome.name_salt is not None
+    commitment = sha256(outcome.name_salt + b"patient:A").digest()
+    assert base64.b64decode(outcome.receipt.payload["name_commitment"]) == commitment
     check_receipt(ledger, outcome.receipt)
 
 

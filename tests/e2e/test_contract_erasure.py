@@ -193,7 +193,7 @@ def test_erasures_can_be_found_again(ward: Tenant) -> None:
     assert listed("?state=erased") == [one["id"], two["id"]]
     assert listed("?state=requested") == listed("?state=shredding") == []
     assert listed("?limit=1") == [one["id"]]
-    assert listed(f"?after={one['id']}") == [two["id"]]
+    assert listed(f"?cursor={one['id']}") == [two["id"]]
     assert ward.client.get(f"{ward.path}/erasures?limit=1").json()["next"] == one["id"]
 
 

@@ -189,6 +189,18 @@ def test_the_feed_goes_on_where_it_stopped(hospital: Tenant) -> None:
     assert hospital.client.get(f"{hospital.path}/events?after=5").json()["events"] == []
 
 
+def test_the_feed_takes_its_own_cursors(hospital: Tenant) -> None:
+    """``next`` leads on, alone or with the same parameters; with others it is refused."""
+    path = f"{hospital.path}/events?limit=2"
+    first = hospital.client.get(path).json()
+    whole = hospital.client.get(f"{hospital.path}/events?limit=4").json()["events"]
+    for again in ("", "&after=-1"):
+        second = hospital.client.get(f"{path}&cursor={first['next']}{again}").json()
+        assert first["events"] + second["events"] == whole
+    other = hospital.client.get(f"{path}&cursor={first['next']}&category=other")
+    assert (other.status, other.code) == (422, "invalid")
+
+
 def test_a_follower_waits_for_the_next_event(hospital: Tenant) -> None:
     """A long poll answers when the event comes, and with nothing when none does."""
     answers: list[Any] = []
