@@ -16,6 +16,7 @@ def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limi
     ordered = [events.c.position] if which.order_by == "recorded" else [_occurred(), events.c.position]
     statement = (
         sa.select(events)
+        .select_from(_source(ledger_id, which, after))
         .where(events.c.ledger_id == ledger_id, *_conditions(which))
         .order_by(*(column.asc() if which.order == "asc" else column.desc() for column in ordered))
         .limit(limit)
@@ -51,16 +52,32 @@ def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
         conditions.append(_occurred() >= which.occurred_from)
     if which.occurred_to is not None:
         conditions.append(_occurred() < which.occurred_to)
-    conditions.extend(_has_part(condition, which) for condition in which.keys)
     return conditions
 
 
-def _has_part(condition: KeyCondition, which: EventFilter) -> sa.ColumnElement[bool]:
-    return events.c.position.in_(
-        sa.select(event_keys.c.position).where(
-            event_keys.c.ledger_id == events.c.ledger_id,
+def _source(ledger_id: UUID, which: EventFilter, after: Place | None) -> sa.FromClause:
+    """The events, by way of the keys that they must have parts under.
+
+    A join and not ``position IN (…)``: with that, both engines went through the ledger event by event.
+    """
+    first, last = which.first_position, which.last_position
+    if after is not None and which.order_by == "recorded":
+        first, last = (max(first, after.position + 1), last) if which.order == "asc" else (first, after.position - 1)
+    source: sa.FromClause = events
+    for number, condition in enumerate(which.keys):
+        matching = _positions(ledger_id, condition, first, last).subquery(f"matching_{number}")
+        source = source.join(matching, matching.c.position == events.c.position)
+    return source
+
+
+def _positions(ledger_id: UUID, condition: KeyCondition, first: int, last: int) -> sa.Select[Any]:
+    return (
+        sa.select(event_keys.c.position)
+        .where(
+            event_keys.c.ledger_id == ledger_id,
             event_keys.c.key_id.in_(condition.key_ids),
             event_keys.c.role.in_([int(role) for role in condition.roles]),
-            event_keys.c.position.between(which.first_position, which.last_position),
+            event_keys.c.position.between(first, last),
         )
+        .distinct()
     )
