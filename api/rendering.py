@@ -17,8 +17,8 @@ from ledger.domain.times import format_time
 from ledger.services.erase import Erasure, ErasureOutcome, Receipt
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
-from ledger.services.state import StateAsOf
 from ledger.services.subjects import SubjectSummary
+from ledger.services.timetravel.state import StateAsOf
 
 ED25519_ALGORITHM = b"\x01"
 

@@ -22,7 +22,9 @@ from keyvault.vault import Vault
 from ledger.errors import LedgerError
 from ledger.services.dependencies import Dependencies
 from ledger.storage import migrate as ledger_migrations
+from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine
+from ledger.storage.derived import open_derived
 from ledger.storage.store import SqlStore
 
 OK: Final = "ok"
@@ -97,7 +99,15 @@ def open_service(settings: Settings) -> Service:
     store = SqlStore(engine)
     vault = open_vault(settings.keyvault_url, settings.kek, settings.journal, now)
     # mypy sees here that SqlStore and Vault are what ledger.ports asks for.
-    deps = Dependencies(store=store, vault=vault, clock=now, entropy=os.urandom, alarm=raise_alarm)
+    deps = Dependencies(
+        store=store,
+        vault=vault,
+        catalogues=SqlCatalogues(engine),
+        derived=open_derived(engine),
+        clock=now,
+        entropy=os.urandom,
+        alarm=raise_alarm,
+    )
     return Service(settings, deps, store, vault, engine)
 
 

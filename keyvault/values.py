@@ -1,4 +1,4 @@
-"""What the vault answers with: frozen values that satisfy the Protocols of ``ledger/ports.py`` by their shape."""
+"""What the vault answers with: frozen values that satisfy the Protocols of ``ledger/ports`` by their shape."""
 
 from __future__ import annotations
 

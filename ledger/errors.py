@@ -84,6 +84,22 @@ class SubjectErasedError(StateError):
     """An append for a subject, or for a stream of a subject, that was erased (I8)."""
 
 
+class StreamClosedError(StateError):
+    """An append to a stream that has ended."""
+
+
+class CommandRefusedError(StateError):
+    """What a command asks is against the rules of its aggregate, as things stand."""
+
+
+class CopyRefusedError(StateError):
+    """A stream cannot be copied without losing, or giving away, what is hidden in it."""
+
+
+class LeaseLostError(StateError):
+    """Somebody else has taken over what was leased; nothing was changed."""
+
+
 class BusyError(StateError):
     """The state is changing right now; the same request will be right in a moment."""
 

@@ -20,7 +20,7 @@ from ledger.domain.ids import parse_uuid
 from ledger.domain.query import EventQuery
 from ledger.errors import Fault, InvalidError, NotFoundError
 from ledger.services.read import Page, export_events, find_stream, get_event, query_events
-from ledger.services.state import stream_state
+from ledger.services.timetravel.state import stream_state
 
 blueprint = Endpoints("Reading", __name__, description="What was recorded, as of any moment, less what is erased.")
 

@@ -13,6 +13,10 @@ JsonObject = dict[str, Any]
 
 ExpectedVersion = int | Literal["any", "exists"]
 RedactionReason = Literal["erased", "restricted", "unreadable"]
+SchemaStatus = Literal["unregistered", "current", "upcast", "unknown-version", "failed"]
+"""In which shape an event is shown: as recorded because its type is not registered; as recorded because that is the
+newest version; brought to the newest version; or as recorded although it is of another version, because nobody knows
+that version, or the way from it failed on this event."""
 
 PARTS: Final = 64
 """Parts of one event, at most."""
@@ -51,7 +55,8 @@ class NewEvent:
     """An event that somebody asks to record.
 
     ``pointer`` is where it stood in the request ("" for a lone event). ``correlation_given`` is False where the
-    correlation id was taken from the request's trace, which is another one at each retry.
+    correlation id was taken from the request's trace, which is another one at each retry. ``closes_stream``: nothing
+    can be appended to the stream behind it.
     """
 
     pointer: str
@@ -70,6 +75,7 @@ class NewEvent:
     correlation_given: bool
     causation_id: UUID | None
     omit_erased: bool
+    closes_stream: bool = False
 
     @property
     def personal(self) -> tuple[tuple[Role, NewPart], ...]:
@@ -157,7 +163,11 @@ class OpenedPart:
 
 @dataclass(frozen=True, slots=True)
 class OpenedEvent:
-    """An event as a reader gets to see it now."""
+    """An event as a reader gets to see it now.
+
+    ``opened_keys``: of the subjects' keys that parts of it were opened with, in part order (the ledger's own is not
+    named). ``shown_version``: the schema version whose shape ``data`` and ``nonpersonal`` have.
+    """
 
     recorded: RecordedEvent
     stream: str | None
@@ -166,6 +176,9 @@ class OpenedEvent:
     further: tuple[OpenedPart, ...]
     nonpersonal: JsonObject | None
     redactions: tuple[Redaction, ...]
+    opened_keys: tuple[bytes, ...] = ()
+    schema_status: SchemaStatus = "unregistered"
+    shown_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

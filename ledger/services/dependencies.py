@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from ledger.domain.ids import uuid7
-from ledger.ports import Alarms, Clock, Entropy, KeyVault, Store
+from ledger.domain.upcasting import Upcasters
+from ledger.ports import Alarms, Catalogues, Clock, Derived, Entropy, KeyVault, Store
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The outside world of the ledger. Shared by threads; holds no state of its own."""
+    """The outside world of the ledger. Shared by threads; holds no state of its own.
+
+    ``upcasters``: the ways from old versions of events to new ones that are written in code.
+    """
 
     store: Store
     vault: KeyVault
+    catalogues: Catalogues
+    derived: Derived
     clock: Clock
     entropy: Entropy
     alarm: Alarms
+    upcasters: Upcasters = field(default_factory=Upcasters)
 
     def new_id(self) -> UUID:
         """A fresh UUID version 7."""

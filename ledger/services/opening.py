@@ -8,9 +8,9 @@ vanishes from the vault while we look is already in ``shredded_keys`` when we ge
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from ledger.domain.encoding import decode_plaintext, encode_aad, leaf_of
@@ -26,23 +26,35 @@ class _Keys:
     shreddings: Mapping[bytes, Shredding]
 
 
-def open_events(deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent]) -> list[OpenedEvent]:
-    """Open a page of events. Costs one look at the vault and one at ``shredded_keys``, whatever the page's length."""
-    key_ids = {part.key_id for event in events for part in event.parts if part.role is not Role.SHREDDED}
+SEALED_ROLES: Final = frozenset(Role) - {Role.SHREDDED}
+"""Every role whose parts hold something to open."""
+
+
+def open_events(
+    deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent], roles: Collection[Role] = SEALED_ROLES
+) -> list[OpenedEvent]:
+    """Open a page of events, or of each only the parts in some roles.
+
+    Costs one look at the vault and one at ``shredded_keys``, whatever the page's length.
+    """
+    wanted = SEALED_ROLES.intersection(roles)
+    key_ids = {part.key_id for event in events for part in event.parts if part.role in wanted}
     if not key_ids:
-        return [_OpenEvent(deps, event, _Keys({}, {})).opened() for event in events]
+        return [_OpenEvent(deps, event, _Keys({}, {}), wanted).opened() for event in events]
     views = deps.vault.look_up_keys(ledger_id, key_ids)
     keys = _Keys(views, deps.store.shreddings(ledger_id, key_ids))
-    return [_OpenEvent(deps, event, keys).opened() for event in events]
+    return [_OpenEvent(deps, event, keys, wanted).opened() for event in events]
 
 
 class _OpenEvent:
     """Opens one event, part by part."""
 
-    def __init__(self, deps: Dependencies, event: RecordedEvent, keys: _Keys) -> None:
+    def __init__(self, deps: Dependencies, event: RecordedEvent, keys: _Keys, wanted: Collection[Role]) -> None:
         self._deps = deps
         self._event = event
         self._keys = keys
+        self._wanted = wanted
+        self._opened_keys: list[bytes] = []
         self._roles = [(part.role, part.key_id) for part in event.parts]
         self._redactions: list[Redaction] = []
 
@@ -53,7 +65,7 @@ class _OpenEvent:
         nonpersonal: dict[str, Any] | None = None
         people: dict[Role, list[OpenedPart]] = {Role.SUBJECT: [], Role.ACTOR: [], Role.FURTHER: []}
         for number, part in enumerate(self._event.parts):
-            if part.role is Role.SHREDDED:
+            if part.role not in self._wanted:
                 continue
             content = self._open_part(number, _pointer(part.role, len(people[Role.FURTHER])), genuine=genuine)
             members = None if isinstance(content, Redaction) else content
@@ -75,6 +87,8 @@ class _OpenEvent:
             further=tuple(people[Role.FURTHER]),
             nonpersonal=nonpersonal,
             redactions=tuple(self._redactions),
+            opened_keys=tuple(dict.fromkeys(self._opened_keys)),
+            shown_version=self._event.envelope.schema_version,
         )
 
     def _has_content(self) -> bool:
@@ -123,10 +137,13 @@ class _OpenEvent:
             return _redaction(pointer, view, "unreadable")
         try:
             aad = encode_aad(self._event.envelope, self._roles, number)
-            return decode_plaintext(view.key.open(part.sealed, aad))
+            content = decode_plaintext(view.key.open(part.sealed, aad))
         except ValueError:
             self._alarm(number, "the part is not authentic")
             return _redaction(pointer, view, "unreadable")
+        if view.subject_ref is not None:
+            self._opened_keys.append(part.key_id)
+        return content
 
     def _alarm(self, part: int | None, what: str) -> None:
         self._deps.alarm(self._event.envelope.ledger_id, self._event.position, part, what)

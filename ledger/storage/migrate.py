@@ -13,18 +13,19 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 from ledger.storage.database import for_migration, read, writing
-from ledger.storage.tables import APPEND_ONLY
+from ledger.storage.tables import APPEND_ONLY, DERIVED
 
 VERSION_TABLE: Final = "ledger_version"
 
 GRANTS: Final = {
     **dict.fromkeys(APPEND_ONLY, "SELECT, INSERT"),
+    **dict.fromkeys(DERIVED, "SELECT, INSERT, UPDATE, DELETE"),
     VERSION_TABLE: "SELECT",
     "ledgers": "SELECT, INSERT, UPDATE (policy)",
     "heads": "SELECT, INSERT, UPDATE (size, frontier, last_recorded_at)",
     "api_keys": "SELECT, INSERT, UPDATE (revoked_at, last_used_at)",
 }
-"""The rights of the service's role. None may delete, and no row of the log may be updated (I1)."""
+"""The rights of the service's role. No row of the log may be updated or deleted (I1)."""
 
 
 def migrate(engine: Engine, service_role: str | None = None, *, revision: str = "head") -> None:

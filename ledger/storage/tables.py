@@ -132,5 +132,122 @@ api_keys = sa.Table(
     sa.Column("last_used_at", sa.BigInteger),
 )
 
-APPEND_ONLY = ("events", "event_keys", "shredded_keys", "erasure_roots", "abandoned_streams")
+event_types = sa.Table(
+    "event_types",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("event_type", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("definition", sa.Text, nullable=False),
+    sa.Column("registered_at", sa.BigInteger, nullable=False),
+    sa.Column("registered_by", Id, nullable=False),
+)
+
+closed_streams = sa.Table(
+    "closed_streams",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("stream_ref", sa.LargeBinary, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+
+# From here on derived data: it can all be dropped and computed again from the log.
+
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("holder", Id),
+    sa.Column("lease_until", sa.BigInteger, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("retry_at", sa.BigInteger, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("moved_at", sa.BigInteger, nullable=False),
+)
+
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("stream_ref", sa.LargeBinary, primary_key=True),
+    sa.Column("fold", sa.Text, primary_key=True),
+    sa.Column("stream_version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("key_ids", sa.LargeBinary, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+read_models = sa.Table(
+    "read_models",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("projection", sa.Text, primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("document_key", sa.LargeBinary, primary_key=True),
+    sa.Column("bucket", sa.Text, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("key_ids", sa.LargeBinary, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("clear", sa.Boolean, nullable=False),
+    sa.Column("provisional", sa.Boolean, nullable=False),
+)
+
+subscriptions = sa.Table(
+    "subscriptions",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("category", sa.Text),
+    sa.Column("types", sa.Text, nullable=False),
+    sa.Column("partitions", sa.Integer, nullable=False),
+    sa.Column("max_tries", sa.Integer, nullable=False),
+    sa.Column("on_failure", sa.Text, nullable=False),
+    sa.Column("after", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("created_by", Id, nullable=False),
+)
+
+parked_events = sa.Table(
+    "parked_events",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("subscription", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("stream_ref", sa.LargeBinary, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("parked_at", sa.BigInteger, nullable=False),
+    sa.Column("replay", sa.Boolean, nullable=False),
+)
+
+timers = sa.Table(
+    "timers",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("stream_ref", sa.LargeBinary, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("timer_id", Id, nullable=False),
+    sa.Column("due_at", sa.BigInteger, nullable=False),
+    sa.Column("set_by", Id, nullable=False),
+)
+
+DERIVED = ("cursors", "snapshots", "read_models", "subscriptions", "parked_events", "timers")
+"""Tables that the service may change and delete from: what they hold is not part of the log."""
+
+APPEND_ONLY = (
+    "events",
+    "event_keys",
+    "shredded_keys",
+    "erasure_roots",
+    "abandoned_streams",
+    "event_types",
+    "closed_streams",
+)
 """Tables whose rows the database itself refuses to change or delete (I1)."""

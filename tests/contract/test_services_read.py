@@ -17,8 +17,8 @@ from ledger.domain.query import AsOf, EventQuery, Moment, NameOrRef
 from ledger.errors import InvalidError, NotFoundError
 from ledger.ports import HeadLock
 from ledger.services.read import export_events, find_stream, get_event, query_events
-from ledger.services.state import stream_state
 from ledger.services.subjects import describe_subject
+from ledger.services.timetravel.state import stream_state
 from tests.support.ledgers import PRIVACY_OFFICER, WRITER, Backend, Ledger, a_fact, a_visit, all_positions, who
 
 CORRELATIONS = [f"0193a5e0-7c00-7000-8000-00000000c0{number:02}" for number in range(3)]

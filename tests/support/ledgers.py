@@ -36,7 +36,9 @@ from ledger.services.ledgers import create_ledger
 from ledger.services.read import query_events
 from ledger.services.verify import VerifyReport, verify_ledger
 from ledger.storage import rows, tables
+from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine, refuse_changes
+from ledger.storage.derived import open_derived
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
 from tests.support.postgres import PostgresCluster
@@ -84,7 +86,16 @@ class Backend:
     def new_ledger(self) -> Ledger:
         """An empty ledger of its own."""
         alarms: list[Alarm] = []
-        deps = Dependencies(self.store, self.vault, self.clock, os.urandom, _collect(alarms))
+        engine = self.engine
+        deps = Dependencies(
+            self.store,
+            self.vault,
+            SqlCatalogues(engine),
+            open_derived(engine),
+            self.clock,
+            os.urandom,
+            _collect(alarms),
+        )
         return Ledger(self, deps, create_ledger(deps, f"test-{secrets.token_hex(6)}").ledger_id, alarms)
 
     def execute(self, statement: sa.Executable) -> None:

@@ -20,7 +20,9 @@ from ledger.ports import KeyVault, Store
 from ledger.services.dependencies import Dependencies
 from ledger.services.ledgers import create_ledger
 from ledger.services.verify import VerifyReport, verify_ledger
+from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine
+from ledger.storage.derived import open_derived
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
 from tests.support.postgres import PostgresCluster
@@ -101,13 +103,15 @@ def set_up(place: Place) -> Service:
 def open_service(place: Place) -> Service:
     """Open a service whose tables are there."""
     alarms: list[tuple[int, int | None, str]] = []
-    store = SqlStore(open_engine(place.ledger_url))
+    engine = open_engine(place.ledger_url)
+    store = SqlStore(engine)
     vault = open_vault(place.vault_url, place.kek_url, place.journal_url, now)
 
     def alarm(_: UUID, position: int, part: int | None, what: str) -> None:
         alarms.append((position, part, what))
 
-    return Service(place, Dependencies(store, vault, now, os.urandom, alarm), vault, store, alarms)
+    deps = Dependencies(store, vault, SqlCatalogues(engine), open_derived(engine), now, os.urandom, alarm)
+    return Service(place, deps, vault, store, alarms)
 
 
 def now() -> int:

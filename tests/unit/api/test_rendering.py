@@ -27,8 +27,8 @@ from ledger.domain.query import Moment
 from ledger.domain.state import HiddenParts, StreamState
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
-from ledger.services.state import StateAsOf
 from ledger.services.subjects import SubjectSummary
+from ledger.services.timetravel.state import StateAsOf
 
 ID = UUID("0193a7f0-8c1d-7e3f-9f3b-2c1d0e4f5a6b")
 REF = bytes(range(16))

@@ -1,0 +1,282 @@
+"""What the ledger needs of the store of derived data: all of it can be dropped and computed again from the log.
+
+Rows hold refs, positions and sealed documents, never a name or a payload in clear (I5). Every method is one short
+transaction; what it has returned from survives a crash. All raise ``StoreUnavailableError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+CursorKind = Literal["projection", "process", "subscription", "snapshots"]
+CursorState = Literal["building", "running", "stopped", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class CursorKey:
+    """Whose cursor it is. ``number``: the generation of a projection, the partition of a subscription, else 0."""
+
+    kind: CursorKind
+    name: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a follower of the log has come, and who moves it now.
+
+    ``position``: of the last event that is done with; -1: none. ``holder``: who has leased it, until ``lease_until``.
+    ``tries``: how often the next event has failed; it is not tried before ``retry_at``. ``error``: the class of the
+    last failure and nothing more, because a message could hold somebody's data (I5). ``moved_at``: when the position
+    last changed. Times in microseconds. ``version`` is that of the definition (a projection's fold), else 1.
+    """
+
+    key: CursorKey
+    version: int
+    state: CursorState
+    position: int
+    holder: UUID | None
+    lease_until: int
+    tries: int
+    retry_at: int
+    error: str | None
+    moved_at: int
+
+
+class Cursors(Protocol):
+    """The cursors of everything that follows a log, each with a lease.
+
+    A lease keeps two processes from doing the same work; what keeps them from harm is that every change names its
+    holder and the position it moves from. A holder that was overtaken, however late it wakes up, gets
+    ``LeaseLostError`` and has changed nothing.
+    """
+
+    def cursors(self, ledger_id: UUID, kind: CursorKind, name: str | None = None) -> Sequence[Cursor]:
+        """The cursors of a kind, in order of name and number."""
+
+    def add_cursor(self, ledger_id: UUID, key: CursorKey, version: int, state: CursorState, position: int) -> Cursor:
+        """The cursor of this key; made, at ``position``, if it is not there yet."""
+
+    def take_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID, now: int, lease_until: int) -> Cursor | None:
+        """Lease a cursor that nobody holds, whose lease is over, or that is ours already; None when another has it.
+        Of several that ask at once exactly one gets it."""
+
+    def move_cursor(
+        self, ledger_id: UUID, key: CursorKey, holder: UUID, old: int, new: int, now: int, lease_until: int
+    ) -> None:
+        """From ``old`` to ``new``, with no tries and no error left, and the lease prolonged. Raises
+        ``LeaseLostError``."""
+
+    def release_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID) -> None:
+        """Give a lease back, if it is still ours."""
+
+    def note_failure(
+        self, ledger_id: UUID, key: CursorKey, holder: UUID, position: int, error: str, *, retry_at: int, stop: bool
+    ) -> Cursor:
+        """Count a failure behind ``position`` and release the lease; ``stop``: nobody takes it up again before
+        ``restart_cursor``. Raises ``LeaseLostError``."""
+
+    def restart_cursor(self, ledger_id: UUID, key: CursorKey) -> bool:
+        """Stopped → running, with no tries and no error left; False when there is no such cursor or it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fold of a stream up to one of its versions, sealed.
+
+    ``fold``: name and version of the fold (``Fold.label``). ``leaf_hash``: of the event at ``position``, as the *log*
+    has it; it is not stored with the snapshot, so that a snapshot fits the log that it was made from and no other.
+    ``key_ids``: of all the subjects' keys that went into it, in order.
+    """
+
+    stream_ref: bytes
+    fold: str
+    stream_version: int
+    position: int
+    leaf_hash: bytes
+    key_ids: tuple[bytes, ...]
+    sealed: bytes
+
+
+class Snapshots(Protocol):
+    """The snapshots of streams."""
+
+    def nearest_snapshots(
+        self, ledger_id: UUID, fold: str, stream_refs: Collection[bytes], position: int
+    ) -> Mapping[bytes, Snapshot]:
+        """For each of these streams that has one: the newest at or before ``position``. One statement for all."""
+
+    def snapshots_of(self, ledger_id: UUID, fold: str, stream_ref: bytes, position: int) -> Sequence[Snapshot]:
+        """All of one stream at or before ``position``, newest first, with empty ``sealed``: what there is to choose
+        from when the nearest cannot be opened."""
+
+    def snapshot(self, ledger_id: UUID, fold: str, stream_ref: bytes, stream_version: int) -> Snapshot | None: ...
+
+    def add_snapshots(self, ledger_id: UUID, snapshots: Sequence[Snapshot]) -> None:
+        """Add snapshots; one of the same stream, fold and version is replaced."""
+
+    def drop_snapshots(self, ledger_id: UUID, stream_refs: Collection[bytes], key_ids: Collection[bytes]) -> int:
+        """Delete the snapshots of these streams into which one of these keys went. Gives how many."""
+
+    def drop_fold(self, ledger_id: UUID, fold: str) -> int:
+        """Delete all snapshots of a fold that is used no more. Gives how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModelRow:
+    """One document of a read model, sealed or (where a projection sees no personal data) in clear.
+
+    ``key``: what it is about: a ref, or a day. ``bucket``: what it is listed under (a category, a month), in clear.
+    ``position``: of the last event that went into it; ``leaf_hash`` there, as the log has it. ``key_ids``: of all the
+    subjects' keys that went into it, in order. ``body``: sealed, or JSON when ``clear``. ``provisional``: something
+    was hidden that may come back (restricted, unreadable), so that the document is computed anew at every read.
+    """
+
+    key: bytes
+    bucket: str
+    position: int
+    leaf_hash: bytes
+    key_ids: tuple[bytes, ...]
+    body: bytes
+    clear: bool
+    provisional: bool
+
+
+class ReadModels(Protocol):
+    """The documents of projections. ``cursor`` says which projection and generation."""
+
+    def documents(self, ledger_id: UUID, cursor: CursorKey, keys: Collection[bytes]) -> Mapping[bytes, ReadModelRow]:
+        """The documents of these keys, as far as they are there."""
+
+    def list_documents(
+        self, ledger_id: UUID, cursor: CursorKey, bucket: str | None, after: bytes | None, limit: int
+    ) -> Sequence[ReadModelRow]:
+        """Documents in order of their keys, from the one after ``after``."""
+
+    def commit_documents(
+        self,
+        ledger_id: UUID,
+        key: CursorKey,
+        holder: UUID,
+        old: int,
+        new: int,
+        now: int,
+        lease_until: int,
+        documents: Sequence[ReadModelRow],
+    ) -> None:
+        """Write documents and move the cursor, in one transaction: both or neither. Raises ``LeaseLostError``."""
+
+    def take_over(self, ledger_id: UUID, name: str, generation: int, holder: UUID) -> None:
+        """Building → running; every other generation of this projection is retired, in the same transaction. Raises
+        ``LeaseLostError``."""
+
+    def drop_documents(self, ledger_id: UUID, cursor: CursorKey, limit: int) -> int:
+        """Delete up to ``limit`` documents of a retired generation, and its cursor with the last. Gives how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A durable subscription. ``types`` empty: all. ``max_tries``: failures before an event is parked (or, with
+    ``on_failure`` "stop", before the subscription stops). ``after``: the position that it began behind."""
+
+    name: str
+    category: str | None
+    types: tuple[str, ...]
+    partitions: int
+    max_tries: int
+    on_failure: Literal["park", "stop"]
+    after: int
+    created_at: int
+    created_by: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """A message that was put aside: which event, not what it says; the event is opened anew when it is replayed."""
+
+    position: int
+    stream_ref: bytes
+    tries: int
+    error: str
+    parked_at: int
+    replay: bool
+
+
+class Subscriptions(Protocol):
+    """The definitions of durable subscriptions and what they have parked. Their places are ``Cursors``."""
+
+    def add_subscription(self, ledger_id: UUID, subscription: Subscription) -> None:
+        """Add it and a cursor for each partition. Raises ``AlreadyExistsError``."""
+
+    def subscriptions(self, ledger_id: UUID) -> Sequence[Subscription]:
+        """All, in order of their names."""
+
+    def subscription(self, ledger_id: UUID, name: str) -> Subscription | None: ...
+
+    def remove_subscription(self, ledger_id: UUID, name: str) -> bool:
+        """Remove it with its cursors and parked messages; False when there is none."""
+
+    def park(
+        self,
+        ledger_id: UUID,
+        key: CursorKey,
+        holder: UUID,
+        old: int,
+        events: Sequence[ParkedEvent],
+        new: int,
+        now: int,
+        lease_until: int,
+    ) -> None:
+        """Put events aside and move the partition's cursor behind them, in one transaction. Raises
+        ``LeaseLostError``."""
+
+    def parked(self, ledger_id: UUID, name: str, after: int, limit: int) -> Sequence[ParkedEvent]:
+        """What is parked, in order of positions, from the one after ``after``."""
+
+    def parked_streams(self, ledger_id: UUID, name: str, stream_refs: Collection[bytes]) -> frozenset[bytes]:
+        """Which of these streams have something parked: what comes after it must be parked too, to stay in order."""
+
+    def replay(self, ledger_id: UUID, name: str, positions: Collection[int] | None) -> int:
+        """Mark parked messages (None: all) for replay. Gives how many."""
+
+    def unpark(self, ledger_id: UUID, key: CursorKey, holder: UUID, position: int) -> None:
+        """A parked message was handled. Raises ``LeaseLostError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A process asked to be woken at ``due_at`` (microseconds). ``set_by``: the event that asked for it."""
+
+    timer_id: UUID
+    process: str
+    stream_ref: bytes
+    name: str
+    due_at: int
+    set_by: UUID
+
+
+class Timers(Protocol):
+    """Timers of process managers. The log says which are set: a row here only saves looking through it."""
+
+    def set_timer(self, ledger_id: UUID, timer: Timer) -> None:
+        """Set a timer. Doing it again changes nothing; a timer of the same process, stream and name is replaced."""
+
+    def due_timers(self, ledger_id: UUID, process: str, now: int, limit: int) -> Sequence[Timer]:
+        """Those that are due, earliest first."""
+
+    def clear_timer(self, ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> None:
+        """Remove a timer. Doing it again changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """All stores of derived data."""
+
+    cursors: Cursors
+    snapshots: Snapshots
+    read_models: ReadModels
+    subscriptions: Subscriptions
+    timers: Timers

@@ -1,0 +1,1 @@
+"""Decide: aggregates that handle commands, processes that react to events."""

@@ -1,0 +1,1 @@
+"""How events change shape over the years: the catalogue of types, upcasting, copies of streams."""

@@ -1,0 +1,1 @@
+"""Follow the log: catch up, then live; durable subscriptions."""
