@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NoReturn
@@ -175,6 +176,37 @@ class DataKey:
     @override
     def __reduce__(self) -> NoReturn:
         raise TypeError("a data key is never pickled or copied")
+
+
+def seal_document(
+    ledger_key: DataKey, keys: Sequence[DataKey], plaintext: bytes, aad: bytes, *, _salt: bytes | None = None
+) -> bytes:
+    """Seal a derived document: ``0x01 ‖ salt[16] ‖ ciphertext ‖ tag[16]``, AES-256-GCM under a single-use key made from
+    the ledger's own key and *all* of ``keys``, so that it dies with any one of them.
+
+    ``keys`` distinct, in order of key_id. ``_salt`` is for test vectors only.
+    """
+    salt = os.urandom(SALT_SIZE) if _salt is None else _salt
+    return FORMAT + salt + AESGCM(_document_key(ledger_key, keys, salt)).encrypt(_ZERO_NONCE, plaintext, aad)
+
+
+def open_document(ledger_key: DataKey, keys: Sequence[DataKey], sealed: bytes, aad: bytes) -> bytes:
+    """Open a derived document. Raises :class:`NotAuthenticError` when it is not authentic under these keys and AAD."""
+    _require_format(sealed, 1 + SALT_SIZE + TAG_SIZE, "document")
+    salt = sealed[1 : 1 + SALT_SIZE]
+    return _decrypt(_document_key(ledger_key, keys, salt), _ZERO_NONCE, sealed[1 + SALT_SIZE :], aad, "document")
+
+
+def _document_key(ledger_key: DataKey, keys: Sequence[DataKey], salt: bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869): PRK = Extract("audit-ledger v1 derived", ledger DEK ‖ the DEKs), K = Expand(PRK,
+    "audit-ledger v1 document" ‖ salt, 32)."""
+    ids = [key.key_id for key in keys]
+    if ids != sorted(set(ids)):
+        raise ValueError("the keys of a document are distinct and in order of their key ids")
+    material = b"".join(key._dek for key in (ledger_key, *keys))
+    extracted = hmac.digest(b"audit-ledger v1 derived", material, "sha256")
+    info = b"audit-ledger v1 document" + salt
+    return HKDFExpand(algorithm=SHA256(), length=KEY_SIZE, info=info).derive(extracted)
 
 
 def _commit(key: bytes) -> bytes:

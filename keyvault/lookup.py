@@ -34,7 +34,7 @@ def look_up_keys(
         return living, views
 
     living, others = database.read(engine, look)
-    return {**others, **{found.row.key_id: _view(keyring, found) for found in living}}
+    return {**others, **{found.row.key_id: view_of(keyring, found) for found in living}}
 
 
 def subject(engine: Engine, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
@@ -62,7 +62,8 @@ def find_subjects(
     return database.read(engine, look)
 
 
-def _view(keyring: Keyring, found: KeyInContext) -> KeyView:
+def view_of(keyring: Keyring, found: KeyInContext) -> KeyView:
+    """Whether a key that lives may be used for reading now, and the key if so."""
     row, state = found.row, found.subject_state
     shredding = found.open_erasure is not None and any(
         key_id == row.key_id for key_id, _ in decode_key_ids(found.open_erasure_keys or "[]")

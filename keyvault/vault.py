@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine
 
 from keyvault import database, epochs, erasing, erasure_store, lookup, name_store, store
+from keyvault import documents as sealing
 from keyvault import reserve as reserving
 from keyvault.cache import UnwrapCache
+from keyvault.documents import Document
 from keyvault.erasing import ErasureRequest
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
@@ -121,6 +123,17 @@ class Vault:
     def look_up_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, KeyView]:
         """What is known of these keys now, the ledger's own among them. Never from memory (I7)."""
         return lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids)
+
+    # Derived documents
+
+    def seal_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
+        """Seal derived documents. None for one of which a key is gone, restricted or damaged now."""
+        return sealing.seal_documents(self.engine, self._keyring, ledger_id, documents)
+
+    def open_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
+        """Open derived documents. None for one of which a key is gone, restricted or damaged now, or that is not
+        authentic."""
+        return sealing.open_documents(self.engine, self._keyring, ledger_id, documents)
 
     # Subjects' states
 

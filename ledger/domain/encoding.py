@@ -77,6 +77,35 @@ def encode_leaf(
     )
 
 
+def encode_document_aad(
+    ledger_id: UUID,
+    kind: int,
+    fold_label: str,
+    key: bytes,
+    position: int,
+    leaf_hash: bytes,
+    key_ids: Sequence[bytes],
+) -> bytes:
+    """What a derived document is bound to: its ledger, its fold, what it is about, the event that it ends with (in this
+    log and no other), and the subjects' keys that went into it, distinct and in order."""
+    if list(key_ids) != sorted(set(key_ids)):
+        raise ValueError("the key ids of a document are distinct and in order")
+    label = fold_label.encode("ascii")
+    return b"".join(
+        (
+            FORMAT_1,
+            bytes((kind,)),
+            ledger_id.bytes,
+            _U16.pack(len(label)) + label,
+            _U16.pack(len(key)) + key,
+            _U64.pack(position),
+            leaf_hash,
+            _U32.pack(len(key_ids)),
+            *key_ids,
+        )
+    )
+
+
 def leaf_of(event: RecordedEvent) -> bytes:
     """The leaf of an event as its row has it now."""
     return encode_leaf(

@@ -29,7 +29,7 @@ def unhex(vector: dict[str, Any], *fields: str) -> list[bytes]:
 
 def test_every_format_has_vectors() -> None:
     """No list is empty, so no test below passes for want of vectors; every kind of wrap is there."""
-    assert {"event_id", "key_id", "name_hash", "sealed_part", "wrap"} == set(VECTORS)
+    assert {"document", "event_id", "key_id", "name_hash", "sealed_part", "wrap"} == set(VECTORS)
     assert all(VECTORS.values())
     assert {1, 2, 3, 4, 5} == {vector["kind"] for vector in VECTORS["wrap"]}
 
@@ -109,3 +109,19 @@ def test_derived_event_id(vector: dict[str, Any]) -> None:
     assert expected == raw.to_bytes(16)
     derived = envelope.derive_event_id(name_key, vector["label"], vector["number"])
     assert (expected, 8) == (derived.bytes, derived.version)
+
+
+@pytest.mark.parametrize("vector", VECTORS["document"])
+def test_document(vector: dict[str, Any]) -> None:
+    """A derived document is sealed under a key from the ledger's key and all subjects' keys in order of their ids."""
+    own, salt, plaintext, aad, key, sealed = unhex(
+        vector, "ledger_dek", "salt", "plaintext", "aad", "document_key", "sealed"
+    )
+    deks = [bytes.fromhex(dek) for dek in vector["deks"]]
+    extracted = hmac.new(b"audit-ledger v1 derived", own + b"".join(deks), hashlib.sha256).digest()
+    # RFC 5869 §2.3, one block.
+    assert key == hmac.new(extracted, b"audit-ledger v1 document" + salt + b"\x01", hashlib.sha256).digest()
+    assert sealed == b"\x01" + salt + AESGCM(key).encrypt(bytes(12), plaintext, aad)
+    ledger_key, keys = envelope.DataKey.of(own), [envelope.DataKey.of(dek) for dek in deks]
+    assert sealed == envelope.seal_document(ledger_key, keys, plaintext, aad, _salt=salt)
+    assert plaintext == envelope.open_document(ledger_key, keys, sealed, aad)
