@@ -61,14 +61,14 @@ class Cursors(Protocol):
         """The cursor of this key; made, at ``position``, if it is not there yet."""
 
     def take_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID, now: int, lease_until: int) -> Cursor | None:
-        """Lease a cursor that nobody holds, whose lease is over, or that is ours already; None when another has it.
-        Of several that ask at once exactly one gets it."""
+        """Lease a cursor that nobody holds, whose lease is over, or that is ours already. Of several that ask at once
+        exactly one gets it. None when another has it, when it is stopped or retired, or before its ``retry_at``."""
 
     def move_cursor(
         self, ledger_id: UUID, key: CursorKey, holder: UUID, old: int, new: int, now: int, lease_until: int
     ) -> None:
-        """From ``old`` to ``new``, with no tries and no error left, and the lease prolonged. Raises
-        ``LeaseLostError``."""
+        """From ``old`` to ``new``, with no tries and no error left, and the lease prolonged. With ``new`` = ``old`` only
+        the lease is. Raises ``LeaseLostError``."""
 
     def release_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID) -> None:
         """Give a lease back, if it is still ours."""
@@ -80,7 +80,8 @@ class Cursors(Protocol):
         ``restart_cursor``. Raises ``LeaseLostError``."""
 
     def restart_cursor(self, ledger_id: UUID, key: CursorKey) -> bool:
-        """Stopped → running, with no tries and no error left; False when there is no such cursor or it runs."""
+        """Stopped → running (a generation that has yet to take over from an earlier one: → building), with no tries and
+        no error left; False when there is no such cursor or it is not stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +268,10 @@ class Timers(Protocol):
     def due_timers(self, ledger_id: UUID, process: str, now: int, limit: int) -> Sequence[Timer]:
         """Those that are due, earliest first."""
 
-    def clear_timer(self, ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> None:
-        """Remove a timer. Doing it again changes nothing."""
+    def clear_timer(
+        self, ledger_id: UUID, process: str, stream_ref: bytes, name: str, timer_id: UUID | None = None
+    ) -> None:
+        """Remove a timer; with ``timer_id`` only if it is still that one. Doing it again changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
