@@ -67,8 +67,8 @@ class Cursors(Protocol):
     def move_cursor(
         self, ledger_id: UUID, key: CursorKey, holder: UUID, old: int, new: int, now: int, lease_until: int
     ) -> None:
-        """From ``old`` to ``new``, with no tries and no error left, and the lease prolonged. With ``new`` = ``old`` only
-        the lease is. Raises ``LeaseLostError``."""
+        """From ``old`` to ``new``, with no tries and no error left, and the lease prolonged. Where ``new`` is ``old``,
+        only the lease is. Raises ``LeaseLostError``."""
 
     def release_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID) -> None:
         """Give a lease back, if it is still ours."""
@@ -146,16 +146,38 @@ class ReadModelRow:
     provisional: bool
 
 
-class ReadModels(Protocol):
-    """The documents of projections. ``cursor`` says which projection and generation."""
+@dataclass(frozen=True, slots=True)
+class ReadModelPage:
+    """Documents of a projection as readers see it at one moment: the cursor of the generation that is theirs, and rows
+    that hold the events up to its position, no fewer and no more."""
 
-    def documents(self, ledger_id: UUID, cursor: CursorKey, keys: Collection[bytes]) -> Mapping[bytes, ReadModelRow]:
-        """The documents of these keys, as far as they are there."""
+    cursor: Cursor
+    rows: Sequence[ReadModelRow]
+
+
+class ReadModels(Protocol):
+    """The documents of projections. Readers see the first generation that is not retired."""
+
+    def read_documents(self, ledger_id: UUID, name: str, keys: Collection[bytes]) -> ReadModelPage | None:
+        """The documents of these keys that readers see; None when there is no such projection yet."""
 
     def list_documents(
-        self, ledger_id: UUID, cursor: CursorKey, bucket: str | None, after: bytes | None, limit: int
-    ) -> Sequence[ReadModelRow]:
-        """Documents in order of their keys, from the one after ``after``."""
+        self, ledger_id: UUID, name: str, bucket: str | None, after: bytes | None, limit: int, most_bytes: int
+    ) -> ReadModelPage | None:
+        """The documents of a bucket (None: all) that readers see, in order of their keys, from the one after ``after``:
+        at most ``limit``, and no more of them once there are ``most_bytes``, but at least one if there is one."""
+
+    def documents(self, ledger_id: UUID, cursor: CursorKey, keys: Collection[bytes]) -> Mapping[bytes, ReadModelRow]:
+        """The documents of these keys in one generation, as far as they are there: what its holder goes on from."""
+
+    def documents_under(
+        self, ledger_id: UUID, cursor: CursorKey, key_ids: Collection[bytes], limit: int, *, by_stream: bool
+    ) -> Sequence[bytes]:
+        """The keys of documents into which one of these subjects' keys went, in any order.
+
+        ``by_stream``: the documents' keys are refs of streams, so only those are looked at that have events with parts
+        under these keys. Otherwise all are: only for generations of few documents.
+        """
 
     def commit_documents(
         self,
@@ -170,9 +192,9 @@ class ReadModels(Protocol):
     ) -> None:
         """Write documents and move the cursor, in one transaction: both or neither. Raises ``LeaseLostError``."""
 
-    def take_over(self, ledger_id: UUID, name: str, generation: int, holder: UUID) -> None:
-        """Building → running; every other generation of this projection is retired, in the same transaction. Raises
-        ``LeaseLostError``."""
+    def take_over(self, ledger_id: UUID, name: str, generation: int, holder: UUID) -> bool:
+        """Building → running, and every earlier generation is retired, in one transaction. False, and nothing is
+        changed, while an earlier one is ahead: what readers see never goes back. Raises ``LeaseLostError``."""
 
     def drop_documents(self, ledger_id: UUID, cursor: CursorKey, limit: int) -> int:
         """Delete up to ``limit`` documents of a retired generation, and its cursor with the last. Gives how many."""
@@ -249,7 +271,8 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A process asked to be woken at ``due_at`` (microseconds). ``set_by``: the event that asked for it."""
+    """A process asked to be woken at ``due_at`` (microseconds). ``set_by``: the event that asked for it. ``name``: one
+    that no other timer of the process and stream ever has, so that nobody who is late replaces or clears another's."""
 
     timer_id: UUID
     process: str
@@ -263,15 +286,13 @@ class Timers(Protocol):
     """Timers of process managers. The log says which are set: a row here only saves looking through it."""
 
     def set_timer(self, ledger_id: UUID, timer: Timer) -> None:
-        """Set a timer. Doing it again changes nothing; a timer of the same process, stream and name is replaced."""
+        """Set a timer. Doing it again changes nothing."""
 
     def due_timers(self, ledger_id: UUID, process: str, now: int, limit: int) -> Sequence[Timer]:
         """Those that are due, earliest first."""
 
-    def clear_timer(
-        self, ledger_id: UUID, process: str, stream_ref: bytes, name: str, timer_id: UUID | None = None
-    ) -> None:
-        """Remove a timer; with ``timer_id`` only if it is still that one. Doing it again changes nothing."""
+    def clear_timer(self, ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> None:
+        """Remove a timer. Doing it again changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,24 +20,22 @@ class SqlTimers:
         self._engine = engine
 
     def set_timer(self, ledger_id: UUID, timer: Timer) -> None:
-        """Set a timer, in place of the one of the same process, stream and name."""
-        values = {"timer_id": timer.timer_id, "due_at": timer.due_at, "set_by": timer.set_by}
-        place = {
+        """Set a timer, unless it is set."""
+        row = {
             "ledger_id": ledger_id,
             "process": timer.process,
             "stream_ref": timer.stream_ref,
             "name": timer.name,
+            "timer_id": timer.timer_id,
+            "due_at": timer.due_at,
+            "set_by": timer.set_by,
         }
-        replace = sa.update(timers).where(*_is(ledger_id, timer.process, timer.stream_ref, timer.name)).values(values)
         with writing(self._engine) as connection:
-            if connection.execute(replace).rowcount:
-                return
             try:
                 with connection.begin_nested():
-                    connection.execute(sa.insert(timers), {**place, **values})
+                    connection.execute(sa.insert(timers), row)
             except exc.IntegrityError:
-                # Another has set it between the two statements; the later one counts.
-                connection.execute(replace)
+                return
 
     def due_timers(self, ledger_id: UUID, process: str, now: int, limit: int) -> Sequence[Timer]:
         """Those that are due, earliest first."""
@@ -62,22 +59,14 @@ class SqlTimers:
             for row in found
         ]
 
-    def clear_timer(
-        self, ledger_id: UUID, process: str, stream_ref: bytes, name: str, timer_id: UUID | None = None
-    ) -> None:
+    def clear_timer(self, ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> None:
         """Remove a timer."""
-        statement = sa.delete(timers).where(*_is(ledger_id, process, stream_ref, name))
-        if timer_id is not None:
-            statement = statement.where(timers.c.timer_id == timer_id)
+        columns = timers.c
+        statement = sa.delete(timers).where(
+            columns.ledger_id == ledger_id,
+            columns.process == process,
+            columns.stream_ref == stream_ref,
+            columns.name == name,
+        )
         with writing(self._engine) as connection:
             connection.execute(statement)
-
-
-def _is(ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> tuple[sa.ColumnElement[bool], ...]:
-    columns: Any = timers.c
-    return (
-        columns.ledger_id == ledger_id,
-        columns.process == process,
-        columns.stream_ref == stream_ref,
-        columns.name == name,
-    )
