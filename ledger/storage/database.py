@@ -103,6 +103,19 @@ def one_of(connection: Connection, column: Column[Any], values: Sequence[Any]) -
     return column.in_(values)
 
 
+def contains(connection: Connection, column: Column[bytes], piece: bytes) -> ColumnElement[bool]:
+    """Whether these bytes stand somewhere in a column of bytes."""
+    if connection.dialect.name == "postgresql":
+        return sa.func.pg_catalog.position(column, sa.literal(piece, sa.LargeBinary)) > 0
+    return sa.func.instr(column, sa.literal(piece, sa.LargeBinary)) > 0
+
+
+def see_one_moment(connection: Connection) -> None:
+    """Let all statements of a read transaction see the same moment. Its first statement; in SQLite they do anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
 def for_migration(connection: Connection) -> None:
     """Let one process at a time migrate, for as long as it takes."""
     if connection.dialect.name == "postgresql":
