@@ -25,6 +25,7 @@ from ledger.ports.derived import (
 )
 from ledger.ports.outside import Alarms, Clock, Entropy
 from ledger.ports.store import HeadLock, KeyRow, KeyUsage, Shredding, Store
+from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
 from ledger.ports.vault import (
     DataKey,
     Document,
@@ -41,6 +42,7 @@ from ledger.ports.vault import (
 
 __all__ = [
     "Alarms",
+    "Between",
     "Catalogues",
     "Clock",
     "Cursor",
@@ -60,6 +62,7 @@ __all__ = [
     "KeyUsage",
     "KeyVault",
     "KeyView",
+    "Occurrence",
     "ParkedEvent",
     "ReadModelPage",
     "ReadModelRow",
@@ -71,6 +74,9 @@ __all__ = [
     "Snapshots",
     "Store",
     "StreamEntry",
+    "StreamPlace",
+    "StreamRange",
+    "Streams",
     "SubjectEntry",
     "SubjectState",
     "Subscription",

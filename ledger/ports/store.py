@@ -11,6 +11,7 @@ from uuid import UUID
 from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.query import EventFilter, Place
+from ledger.ports.streams import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class HeadLock(Protocol):
         """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""
 
 
-class Store(Protocol):
+class Store(Streams, Protocol):
     """The ledger database.
 
     Durability: what a call (or a block of ``locked_head``) has returned from survives a crash of process and server

@@ -20,14 +20,15 @@ from ledger.storage import rows, selection, statements
 from ledger.storage.database import one_of, read, reading, writing
 from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
+from ledger.storage.streams import SqlStreams
 from ledger.storage.tables import api_keys, erasure_roots, event_keys, events, heads, ledgers, shredded_keys
 
 
-class SqlStore:
+class SqlStore(SqlStreams):
     """One engine, shared by threads; every method is one short transaction."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from ledger.domain.query import AsOf, EventQuery, Moment, NameOrRef
-from ledger.domain.state import StateFold, StreamState
+from ledger.domain.fold import MERGE_PATCH, Fold, Folded
+from ledger.domain.query import AsOf, Moment, NameOrRef
 from ledger.services.dependencies import Dependencies
 from ledger.services.moments import resolve_as_of
-from ledger.services.read import export_events, find_stream
+from ledger.services.read import find_stream
+from ledger.services.timetravel.folding import fold_occurred, fold_recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,16 @@ class StateAsOf:
 
     as_of: Moment
     stream_ref: bytes
-    state: StreamState
+    state: Folded
 
 
 def stream_state(
-    deps: Dependencies, ledger_id: UUID, stream: NameOrRef, as_of: AsOf | None, occurred_as_of: int | None
+    deps: Dependencies,
+    ledger_id: UUID,
+    stream: NameOrRef,
+    as_of: AsOf | None = None,
+    occurred_as_of: int | None = None,
+    fold: Fold = MERGE_PATCH,
 ) -> StateAsOf:
     """What was known at ``as_of`` of how the stream stood, or had stood at ``occurred_as_of`` (microseconds).
 
@@ -31,14 +37,14 @@ def stream_state(
     """
     moment = resolve_as_of(deps, ledger_id, as_of)
     ref, _ = find_stream(deps, ledger_id, stream)
-    query = EventQuery(
-        stream=NameOrRef(None, ref),
-        as_of=AsOf(position=moment.position) if moment.position >= 0 else None,
-        occurred_to=occurred_as_of + 1 if occurred_as_of is not None else None,
-        order_by="recorded" if occurred_as_of is None else "occurred",
-    )
-    fold = StateFold()
-    if moment.position >= 0:
-        for events in export_events(deps, ledger_id, query):
-            fold.extend(events)
-    return StateAsOf(moment, ref, fold.result())
+    if occurred_as_of is None:
+        return StateAsOf(moment, ref, fold_stream(deps, ledger_id, ref, moment.position, fold))
+    folded = fold_occurred(deps, ledger_id, [ref], moment.position, occurred_as_of, fold)
+    return StateAsOf(moment, ref, folded[ref])
+
+
+def fold_stream(
+    deps: Dependencies, ledger_id: UUID, stream_ref: bytes, position: int, fold: Fold = MERGE_PATCH
+) -> Folded:
+    """What the events of a stream up to a position amount to; version 0 when there is none."""
+    return fold_recorded(deps, ledger_id, [stream_ref], position, fold)[stream_ref]

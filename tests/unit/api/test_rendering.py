@@ -23,8 +23,9 @@ from api.rendering import (
 from api.schemas import answers
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
 from ledger.domain.events import Appended, Envelope, Head, OpenedEvent, OpenedPart, RecordedEvent, Redaction
+from ledger.domain.fold import Folded
 from ledger.domain.query import Moment
-from ledger.domain.state import HiddenParts, StreamState
+from ledger.domain.state import HiddenParts
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
@@ -65,7 +66,7 @@ def test_the_other_answers_have_what_the_document_promises() -> None:
     head = Head(1, (), 1_000_000)
     summary = LedgerSummary(LedgerInfo(ID, "hospital", 0), head, bytes(32))
     key = ApiKey(ID, "n", "p", frozenset({AccessRole.WRITER, AccessRole.ADMIN}), ID, b"", 0, None, None, None)
-    state = StreamState(2, {"a": 1}, complete=False, hidden=(HiddenParts(ERASED, 2, (3, 9)),))
+    state = Folded(2, state={"a": 1}, hidden=(HiddenParts(ERASED, 2, (3, 9)),))
     subject = SubjectSummary(REF, 1, "active", 0, None, None, None, None)
 
     assert set(render_ledger(summary, "example.org")) == members(answers.Ledger)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.events import Envelope, JsonObject, OpenedEvent, OpenedPart, RecordedEvent, Redaction
-from ledger.domain.state import HiddenParts, StateFold, merge_patch
+from ledger.domain.fold import MERGE_PATCH, Folding
+from ledger.domain.state import HiddenParts, merge_patch
 
 REF = b"r" * 16
 
@@ -102,7 +103,7 @@ def hidden(pointer: str, reason: Any = "erased", erasure: int = 5) -> Redaction:
 
 def test_of_each_event_the_nonpersonal_part_comes_first() -> None:
     """Data is laid over the nonpersonal part of the same event, and null removes."""
-    fold = StateFold()
+    fold = Folding(MERGE_PATCH)
     fold.extend([event(1, data={"a": 1, "b": 2}, nonpersonal={"a": 0, "ward": "ER"})])
     fold.extend([event(2, data={"b": None}, nonpersonal={"ward": "ICU"})])
     state = fold.result()
@@ -112,7 +113,7 @@ def test_of_each_event_the_nonpersonal_part_comes_first() -> None:
 
 def test_what_is_hidden_is_counted_by_its_reason() -> None:
     """Parts that enter the state make it incomplete; hidden actors, further persons and names do not."""
-    fold = StateFold()
+    fold = Folding(MERGE_PATCH)
     fold.extend([event(1, nonpersonal={"a": 1}), event(2, redactions=(hidden("/actor"), hidden("/parts/0")))])
     fold.extend([event(3, redactions=(hidden("/stream"),))])
     assert fold.result().complete
@@ -131,5 +132,5 @@ def test_what_is_hidden_is_counted_by_its_reason() -> None:
 
 def test_nothing_folds_to_nothing() -> None:
     """A stream before its first event has version 0 and an empty state."""
-    state = StateFold().result()
+    state = Folding(MERGE_PATCH).result()
     assert (state.stream_version, state.state, state.complete) == (0, {}, True)

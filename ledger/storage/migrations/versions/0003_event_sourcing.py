@@ -145,6 +145,7 @@ def _create_indexes() -> None:
         postgresql_where=first,
         sqlite_where=first,
     )
+    op.create_index("snapshots_by_position", "snapshots", ["ledger_id", "stream_ref", "fold", "position"])
     op.create_index(
         "read_models_by_bucket", "read_models", ["ledger_id", "projection", "generation", "bucket", "document_key"]
     )
