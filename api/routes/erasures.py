@@ -21,7 +21,7 @@ from ledger.services import erase
 
 blueprint = Endpoints("Erasures", __name__, description="Article 17: shred a subject's keys. The log itself stays.")
 
-_DONE = {"erased": True, "shredding": False}
+_DONE = {"erased": True, "shredding": False, "failed": False}
 
 
 @blueprint.route("/v1/ledgers/<ledger>/erasures", methods=["POST"])
@@ -67,7 +67,9 @@ def list_all(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
         )
     page = found[:limit]
     more = str(page[-1].entry.erasure_id) if len(found) > limit else None
-    return json_response({"erasures": [render_erasure(erasure) for erasure in page], "next": more})
+    # Of what is open, only the log tells what has failed: a page of one state can have fewer erasures than its limit.
+    shown = [render_erasure(erasure) for erasure in page if state in (None, erasure.state)]
+    return json_response({"erasures": shown, "next": more})
 
 
 @blueprint.route("/v1/ledgers/<ledger>/erasures/<id>")

@@ -7,8 +7,9 @@
 4. Journal line, fsynced.
 5. The caller is told.
 
-A crash between any two leaves an open erasure, which ``resume_erasures`` (at the next start) or the next request for
-the same subject completes. No lock is held across two databases.
+Which step comes next follows from what vault and log say (``ledger.domain.erasure``): the request drives the erasure
+through all of them. A crash between any two leaves it open; then ``resume_erasures`` (the worker, or the next start) or
+the next request for the same subject drives it on. No lock is held across two databases.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final
 from uuid import UUID
 
 from ledger.domain.encoding import leaf_of
+from ledger.domain.erasure import ErasureEvidence, ErasureState, erasure_state, next_step
 from ledger.domain.events import Envelope, JsonObject, RecordedEvent, Role
 from ledger.domain.ids import format_ref
 from ledger.domain.merkle import root_of
@@ -59,6 +61,7 @@ class Erasure:
 
     entry: ErasureEntry
     events: int
+    state: ErasureState
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,20 @@ def erase_subject(deps: Dependencies, ledger_id: UUID, order: ErasureOrder) -> E
 
 
 def complete_erasure(deps: Dependencies, entry: ErasureEntry) -> ErasureEntry:
-    """Do what remains of an erasure that has begun: steps 2 to 4."""
-    event = _record_shredding(deps, entry)
-    return deps.vault.finish_erasure(entry.ledger_id, entry.erasure_id, event.recorded_at)
+    """Drive an erasure that has begun to its end: steps 2 to 4, as far as they have not been done.
+
+    Raises ``IntegrityError`` for one that has failed, and errors of dependencies; then it may be driven on.
+    """
+    evidence = _evidence(deps, entry)
+    if next_step(evidence) == "record":
+        _record_shredding(deps, entry)
+        evidence = _evidence(deps, entry)
+    if next_step(evidence) == "finish":
+        event = _event_of(evidence)
+        entry = deps.vault.finish_erasure(entry.ledger_id, entry.erasure_id, event.recorded_at)
+        evidence = _evidence(deps, entry)
+    _event_of(evidence)
+    return entry
 
 
 def resume_erasures(deps: Dependencies) -> Mapping[UUID, Exception | None]:
@@ -158,7 +172,7 @@ def get_receipt(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Receip
 
 def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
     """Build and sign the receipt of a done erasure. Everything in it is fixed once step 2 is committed."""
-    event = _required(deps, entry)
+    event = _event_of(_evidence(deps, entry))
     root = deps.store.erasure_root(entry.ledger_id, entry.erasure_id)
     commitment = entry.name_commitment
     payload: JsonObject = {
@@ -182,11 +196,8 @@ def canonical_json(payload: JsonObject) -> bytes:
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
-    """Step 2. Doing it again finds the event that the first time has recorded."""
-    known = _recorded(deps, entry)
-    if known is not None:
-        return known
+def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
+    """Step 2. Doing it again changes nothing."""
     envelope = Envelope(
         ledger_id=entry.ledger_id,
         event_id=entry.erasure_id,
@@ -228,28 +239,26 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
             dead = lock.shredded(key_ids)
             new = [key_id for key_id in key_ids if key_id not in dead]
             lock.shred(new, recorded[0].position, entry.erasure_id, root_of(head.frontier))
-    return _required(deps, entry)
 
 
-def _required(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent:
-    event = _recorded(deps, entry)
-    if event is None:
+def _event_of(evidence: ErasureEvidence) -> RecordedEvent:
+    """The event of an erasure that is recorded."""
+    if evidence.event is None:
         raise IntegrityError("the event of an erasure is missing; run `audit-ledger verify`")
-    return event
-
-
-def _recorded(deps: Dependencies, entry: ErasureEntry) -> RecordedEvent | None:
-    """The event of an erasure, once step 2 is done."""
-    event = deps.store.find_events(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id)
-    if event is not None and event.envelope.category != LEDGER_CATEGORY:
+    if not evidence.recorded:
         # I9: a writer's event under this id shreds nothing, so without this the keys would go and nothing say why.
         raise IntegrityError("the id of an erasure was taken by another event, so the erasure cannot be recorded")
-    return event
+    return evidence.event
+
+
+def _evidence(deps: Dependencies, entry: ErasureEntry) -> ErasureEvidence:
+    event = deps.store.find_events(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id)
+    return ErasureEvidence(begun=True, done=entry.done, event=event)
 
 
 def _with_usage(deps: Dependencies, entry: ErasureEntry) -> Erasure:
     usage = deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
-    return Erasure(entry, usage.events)
+    return Erasure(entry, usage.events, erasure_state(_evidence(deps, entry)))
 
 
 def _entry(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:

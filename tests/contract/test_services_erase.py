@@ -603,6 +603,9 @@ def test_an_event_under_the_id_of_an_erasure_does_not_pass_for_it(ledger: Ledger
     assert [type(error) for error in resume_erasures(ledger.deps).values()] == [IntegrityError]
     assert reasons(ledger.event_at(0)) == {"/data": "restricted"}
     assert ledger.alarms == []
+    (failed,) = list_erasures(ledger.deps, ledger.ledger_id, reference=None, done=False, after=None, limit=10)
+    assert failed.state == "failed"
+    assert get_erasure(ledger.deps, ledger.ledger_id, failed.entry.erasure_id).state == "failed"
 
 
 def test_a_key_that_an_old_vault_brought_back_is_erased_again(ledger: Ledger) -> None:
