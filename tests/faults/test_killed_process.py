@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -70,7 +69,7 @@ class _Counted:
         return counted
 
 
-class _CountedBlock(AbstractContextManager[Any]):
+class _CountedBlock:
     """A head lock: the call that counts is its commit."""
 
     def __init__(self, inner: Any, mortal: Mortal) -> None:
