@@ -16,12 +16,12 @@ from api.context import EXTENSION, STOPPING, WAITERS, request_id
 from api.json_text import json_bytes
 from api.logs import LOGGER
 from api.problems import register_problems
-from api.routes import api_keys, appending, documentation, erasures, health, ledgers, reading, subjects
+from api.routes import api_keys, appending, documentation, erasures, health, ledgers, reading, subjects, timetravel
 from api.schemas import answers, requests
 from api.wiring import Service
 
 API_VERSION: Final = "1"
-_BLUEPRINTS: Final = (ledgers, appending, reading, subjects, erasures, api_keys, health)
+_BLUEPRINTS: Final = (ledgers, appending, reading, timetravel, subjects, erasures, api_keys, health)
 _DESCRIPTION: Final = """An append-only ledger that can prove its past, answer questions about any moment of it, and
 still forget a person. Names never travel in URLs; an error never repeats personal data of the request."""
 

@@ -1,4 +1,4 @@
-"""Events, states, erasures and the rest as the JSON of the contract, members in its order. Pure."""
+"""Events, erasures and the rest as the JSON of the contract, members in its order. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from ledger.services.erase import Erasure, ErasureOutcome, Receipt
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
-from ledger.services.timetravel.state import StateAsOf
 
 ED25519_ALGORITHM = b"\x01"
 
@@ -108,19 +107,8 @@ def render_appended(appended: Appended) -> dict[str, Any]:
     }
 
 
-def render_state(answer: StateAsOf) -> dict[str, Any]:
-    """The state of a stream at a moment."""
-    return {
-        "as_of": render_moment(answer.as_of),
-        "stream_ref": format_ref("str", answer.stream_ref),
-        "stream_version": answer.state.stream_version,
-        "state": answer.state.state,
-        "complete": answer.state.complete,
-        "redactions": [_hidden(hidden) for hidden in answer.state.hidden],
-    }
-
-
-def _hidden(hidden: HiddenParts) -> dict[str, Any]:
+def render_hidden(hidden: HiddenParts) -> dict[str, Any]:
+    """How many parts are hidden for one reason, and where."""
     first, last = hidden.positions
     return {
         **render_redaction(hidden.redaction),

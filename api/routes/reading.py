@@ -1,4 +1,4 @@
-"""Ask about events: queries, the feed, single events, states, streams."""
+"""Ask about events: queries, the feed, single events, streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.auth import allowed
 from api.context import STOPPING, open_service, waiters
 from api.json_text import JSON, NDJSON, json_response
 from api.ndjson import stream_events
-from api.rendering import render_event, render_page, render_state, render_stream
+from api.rendering import render_event, render_page, render_stream
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers, requests
 from ledger.domain.access import AccessRole, LedgerInfo
@@ -20,7 +20,6 @@ from ledger.domain.ids import parse_uuid
 from ledger.domain.query import EventQuery
 from ledger.errors import Fault, InvalidError, NotFoundError
 from ledger.services.read import Page, export_events, find_stream, get_event, query_events
-from ledger.services.timetravel.state import stream_state
 
 blueprint = Endpoints("Reading", __name__, description="What was recorded, as of any moment, less what is erased.")
 
@@ -105,19 +104,6 @@ def show(ledger: LedgerInfo, id: str) -> Response:
     if event_id is None:
         raise NotFoundError("there is no event of this id in this ledger")
     return json_response(render_event(get_event(open_service().deps, ledger.ledger_id, event_id)))
-
-
-@blueprint.route("/v1/ledgers/<ledger>/state", methods=["POST"])
-@allowed(AccessRole.AUDITOR)
-@blueprint.takes(requests.StateQuestion)
-@blueprint.response(200, answers.State)
-@blueprint.problems(*_BODY_PROBLEMS, *LEDGER_PROBLEMS)
-def state(body: dict[str, Any], ledger: LedgerInfo) -> Response:
-    """Tell what was known at a moment (`as_of`) of how a stream stood at another (`occurred_as_of`)."""
-    answer = stream_state(
-        open_service().deps, ledger.ledger_id, needed(body, "stream"), body.get("as_of"), body.get("occurred_as_of")
-    )
-    return json_response(render_state(answer))
 
 
 @blueprint.route("/v1/ledgers/<ledger>/streams/lookup", methods=["POST"])

@@ -174,17 +174,6 @@ class Page(Schema):
     events = fields.List(fields.Nested(Event), required=True)
 
 
-class State(Schema):
-    """The state of a stream. `complete` is false when a hidden part could have changed it."""
-
-    as_of = fields.Nested(Moment, required=True)
-    stream_ref = Ref("str", required=True)
-    stream_version = fields.Integer(required=True)
-    state = fields.Dict(required=True)
-    complete = fields.Boolean(required=True)
-    redactions = fields.List(fields.Nested(HiddenParts), required=True)
-
-
 class Stream(Schema):
     """A stream."""
 

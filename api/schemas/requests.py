@@ -42,7 +42,7 @@ LONGEST_WAIT: Final = 60
 ERASURE_STATES: Final = ("requested", "approved", "rejected", "shredding", "erased")
 
 _GROUND: Final = re.compile(r"[A-Za-z0-9 ().,:;/_-]{1,128}", re.ASCII)
-_AS_OF: Final = {
+AS_OF: Final = {
     "description": "A time (every event recorded at or before it) or a position (that event included).",
     "oneOf": [
         {"type": "string", "format": "date-time"},
@@ -199,7 +199,7 @@ class Query(Request):
     recorded_to = Time(allow_none=True)
     occurred_from = Time(allow_none=True)
     occurred_to = Time(allow_none=True)
-    as_of = MomentField(allow_none=True, metadata=_AS_OF)
+    as_of = MomentField(allow_none=True, metadata=AS_OF)
     order_by = Choice("recorded", "occurred", load_default="recorded", metadata={"default": "recorded"})
     order = Choice("asc", "desc", load_default="asc", metadata={"default": "asc"})
     limit = WholeNumber(1, LIMIT, load_default=DEFAULT_LIMIT, metadata={"default": DEFAULT_LIMIT})
@@ -230,17 +230,6 @@ class Follow(Request):
         load_default=0,
         metadata={"default": 0, "description": "Seconds to wait, at most, for the first event when there is none yet."},
     )
-
-
-class StateQuestion(OneOfPair):
-    """Which stream, and the moments on both time axes."""
-
-    pairs = ("stream",)
-
-    stream = Name(allow_none=True)
-    stream_ref = Ref("str", allow_none=True)
-    as_of = MomentField(allow_none=True, metadata=_AS_OF)
-    occurred_as_of = Time(allow_none=True)
 
 
 class StreamLookup(OneOfPair):

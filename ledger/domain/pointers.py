@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from ledger.domain.difference import ABSENT, Path
 
-POINTER_BYTES: Final = 1024
+POINTER_LENGTH: Final = 1024
+POINTER_FORM: Final = f"must be a JSON Pointer (RFC 6901) of at most {POINTER_LENGTH} characters, like /address/city"
 
 _TOKENS: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
@@ -19,12 +20,17 @@ def format_pointer(path: Path) -> str:
 
 
 def parse_pointer(text: object) -> Path | None:
-    """Read a pointer; None for anything else, and for one above ``POINTER_BYTES``."""
+    """Read a pointer; None for anything else, and for one above ``POINTER_LENGTH``."""
     if text == "":
         return ()
-    if not isinstance(text, str) or len(text) > POINTER_BYTES or _TOKENS.fullmatch(text) is None:
+    if not isinstance(text, str) or len(text) > POINTER_LENGTH or _TOKENS.fullmatch(text) is None:
         return None
     return tuple(token.replace("~1", "/").replace("~0", "~") for token in text[1:].split("/"))
+
+
+def pointer_fault(value: object) -> str | None:
+    """Say what is wrong with a pointer of a request, or None."""
+    return POINTER_FORM if parse_pointer(value) is None else None
 
 
 def value_at(document: Any, path: Path) -> Any:

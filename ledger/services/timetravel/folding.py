@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from ledger.domain.events import OpenedEvent
+from ledger.domain.events import OpenedEvent, Role
 from ledger.domain.fold import NOTHING, Fold, Folded, Folding
 from ledger.domain.snapshot import is_due
 from ledger.errors import StoreUnavailableError
@@ -73,13 +73,15 @@ def fold_occurred(
     """
     foldings = {ref: Folding(fold) for ref in stream_refs}
     found = occurrences(deps, ledger_id, stream_refs, position, occurred_as_of)
-    for events in open_in_order(deps, ledger_id, [event.position for event in found], fold):
+    for events in open_in_order(deps, ledger_id, [event.position for event in found], fold.roles):
         for event in events:
             foldings[event.recorded.envelope.stream_ref].add(event)
     return {ref: folding.result() for ref, folding in foldings.items()}
 
 
-def open_in_order(deps: Dependencies, ledger_id: UUID, positions: list[int], fold: Fold) -> Iterable[list[OpenedEvent]]:
-    """The events at these positions, opened as far as the fold looks at them."""
+def open_in_order(
+    deps: Dependencies, ledger_id: UUID, positions: Sequence[int], roles: Collection[Role]
+) -> Iterator[Sequence[OpenedEvent]]:
+    """The events at these positions, in this order, and of each the parts in these roles."""
     for rows in read_in_order(deps, ledger_id, positions):
-        yield open_current(deps, ledger_id, rows, fold.roles)
+        yield open_current(deps, ledger_id, rows, roles)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from ledger.domain.fold import Fold, Folded
-from ledger.domain.snapshot import content_of, fits, folded_from
+from ledger.domain.snapshot import EVERY, content_of, fits, folded_from
 from ledger.ports import Snapshot
 from ledger.services import documents
 from ledger.services.dependencies import Dependencies
@@ -29,8 +29,8 @@ def nearest(
     found = deps.derived.snapshots.nearest_snapshots(ledger_id, fold.label, stream_refs, position)
     opened = _open(deps, ledger_id, list(found.values()))
     for ref in found.keys() - opened.keys():
-        older = _older(deps, ledger_id, found[ref])
-        if older is not None:
+        # Before the first there is none.
+        if found[ref].stream_version > EVERY and (older := _older(deps, ledger_id, found[ref])) is not None:
             opened.update(_open(deps, ledger_id, [older]))
     return opened
 

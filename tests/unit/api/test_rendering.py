@@ -15,21 +15,26 @@ from api.rendering import (
     render_event,
     render_ledger,
     render_page,
-    render_state,
     render_stream,
     render_subject,
     verifier_key,
 )
-from api.schemas import answers
+from api.schemas import answers, timetravel
+from api.timetravel_rendering import render_diff, render_history, render_state, render_states
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
+from ledger.domain.difference import AttributedChange, Change
 from ledger.domain.events import Appended, Envelope, Head, OpenedEvent, OpenedPart, RecordedEvent, Redaction
 from ledger.domain.fold import Folded
+from ledger.domain.history import FieldValue
 from ledger.domain.query import Moment
 from ledger.domain.state import HiddenParts
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
+from ledger.services.timetravel.diff import DiffPage, StreamDiff
+from ledger.services.timetravel.history import HistoryPage
 from ledger.services.timetravel.state import StateAsOf
+from ledger.services.timetravel.states import StatesPage
 
 ID = UUID("0193a7f0-8c1d-7e3f-9f3b-2c1d0e4f5a6b")
 REF = bytes(range(16))
@@ -74,10 +79,38 @@ def test_the_other_answers_have_what_the_document_promises() -> None:
     assert set(render_appended(Appended(ID, 0, REF, 1, 0))) == members(answers.AppendedEvent)
     assert set(render_page(Page(Moment(-1, None), [], None))) == members(answers.Page)
     rendered = render_state(StateAsOf(Moment(9, 1), REF, state))
-    assert set(rendered) == members(answers.State)
+    assert set(rendered) == members(timetravel.State)
     assert set(rendered["redactions"][0]) == members(answers.HiddenParts)
     assert set(render_subject(subject)) == members(answers.Subject)
     assert set(render_stream(REF, 1)) == members(answers.Stream)
+
+
+def test_the_answers_of_time_travel_have_what_the_document_promises() -> None:
+    """An event that nobody acted in has no actor, and one whose actor is hidden has the ref alone."""
+    moment, folded = Moment(9, 1), Folded(2, state={"a": 1}, hidden=(HiddenParts(ERASED, 2, (3, 9)),))
+    changes = [
+        AttributedChange(Change(("a~", "b/c"), "add", None, 1), event(None)),
+        AttributedChange(
+            Change(("d",), "remove", 1, None), event(OpenedPart(None, REF, "actor", None, readable=False))
+        ),
+    ]
+    values = [FieldValue(1, False, (ERASED,), event(None))]
+
+    states = render_states(StatesPage(moment, [(REF, folded)], "next"))
+    diff = render_diff(DiffPage(moment, moment, [StreamDiff(REF, Folded(), folded, changes)], None))
+    history = render_history(HistoryPage(moment, REF, values, None))
+
+    assert set(states) == members(timetravel.States)
+    assert set(states["states"][0]) == members(timetravel.StreamState)
+    assert set(diff) == members(timetravel.Diff)
+    assert set(diff["streams"][0]) == members(timetravel.ComparedStream)
+    assert [set(change) for change in diff["changes"]] == [members(timetravel.Change)] * 2
+    assert [change["path"] for change in diff["changes"]] == ["/a~0/b~1c", "/d"]
+    assert set(diff["changes"][0]["event"]) == members(timetravel.Cause)
+    assert [change["event"]["actor_ref"] for change in diff["changes"]] == [None, f"sub_{REF.hex()}"]
+    assert [change["event"]["actor"] for change in diff["changes"]] == [None, None]
+    assert set(history) == members(timetravel.History)
+    assert set(history["values"][0]) == members(timetravel.FieldValue)
 
 
 def test_a_verifier_key_is_a_c2sp_vkey() -> None:
