@@ -1,0 +1,179 @@
+"""Read the documents of projections: always less what is erased now, whenever they were made.
+
+The rows are read first, then the vault is asked, then the ledger's dead keys, for every page anew (I7). A document that
+does not open, or that was made while something was hidden that may be back, is made from its events on the spot.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from ledger.domain.events import JsonObject
+from ledger.domain.projection import DocumentFold, Projection
+from ledger.domain.query import NameOrRef
+from ledger.domain.state import HiddenParts
+from ledger.errors import BusyError, Fault, InvalidError, NotFoundError
+from ledger.ports import Cursor, ReadModelPage, ReadModelRow
+from ledger.services.dependencies import Dependencies
+from ledger.services.projecting.rebuilding import FoldFailedError, make_document
+from ledger.services.projecting.status import wait_for
+from ledger.services.projecting.stored import open_rows
+from ledger.services.read import stream_ref_of
+
+PAGE_BYTES: Final = 8 * 2**20
+"""Stored bytes of a page: one that reaches them ends there, with fewer documents than its limit."""
+_CURSOR_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """One document as it may be read now. ``position``: of the last event that went into it. ``complete`` is False when
+    something hidden could have changed it."""
+
+    key: bytes
+    bucket: str
+    position: int
+    document: JsonObject
+    events: int
+    unknown_versions: int
+    complete: bool
+    hidden: tuple[HiddenParts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModelAnswer:
+    """Documents, all as they were when the projection was at ``cursor.position``. ``next``: of the next page."""
+
+    cursor: Cursor
+    documents: Sequence[ReadDocument]
+    next: str | None
+
+
+def key_of_stream(deps: Dependencies, ledger_id: UUID, stream: NameOrRef) -> bytes:
+    """The key of the document of a stream. Raises ``NotFoundError``."""
+    ref = stream_ref_of(deps, ledger_id, stream)
+    if ref is None:
+        raise NotFoundError("there is no such stream in this ledger")
+    return ref
+
+
+def key_of_subject(deps: Dependencies, ledger_id: UUID, subject: NameOrRef) -> bytes:
+    """The key of the document of a subject. Raises ``NotFoundError``."""
+    if subject.name is None:
+        entry = deps.vault.subject(ledger_id, subject.ref or b"")
+    else:
+        entry = deps.vault.find_subjects(ledger_id, [subject.name]).get(subject.name)
+    if entry is None:
+        raise NotFoundError("there is no such subject in this ledger")
+    return entry.ref
+
+
+def read_document(
+    deps: Dependencies,
+    ledger_id: UUID,
+    projection: Projection,
+    key: bytes,
+    *,
+    min_position: int | None = None,
+    timeout: float = 0.0,
+) -> ReadModelAnswer:
+    """One document. ``min_position``: see ``wait_for``. Raises ``NotFoundError`` when there is none up to the position
+    of the projection, ``BusyError`` when nobody has begun with it."""
+    if min_position is not None:
+        wait_for(deps, ledger_id, projection.name, min_position, timeout)
+    page = _begun(deps.derived.read_models.read_documents(ledger_id, projection.name, [key]))
+    if not page.rows:
+        raise NotFoundError(f"the read model has nothing of this up to position {page.cursor.position}")
+    return ReadModelAnswer(page.cursor, _readable(deps, ledger_id, projection, page), None)
+
+
+def list_documents(
+    deps: Dependencies,
+    ledger_id: UUID,
+    projection: Projection,
+    bucket: str | None,
+    *,
+    cursor: str | None,
+    limit: int,
+    min_position: int | None = None,
+    timeout: float = 0.0,
+) -> ReadModelAnswer:
+    """A page of the documents of a bucket (None: all), in order of their keys. Raises ``InvalidError`` for a cursor
+    that is not of this list, ``BusyError`` when nobody has begun with the projection."""
+    after = _decode_cursor(cursor, projection.name, bucket) if cursor is not None else None
+    if min_position is not None:
+        wait_for(deps, ledger_id, projection.name, min_position, timeout)
+    models = deps.derived.read_models
+    # The one too many is how we know that there are more.
+    page = _begun(models.list_documents(ledger_id, projection.name, bucket, after, limit + 1, PAGE_BYTES))
+    full = len(page.rows) > limit or sum(len(row.body) for row in page.rows) >= PAGE_BYTES
+    page = ReadModelPage(page.cursor, page.rows[:limit])
+    documents = _readable(deps, ledger_id, projection, page)
+    following = _encode_cursor(projection.name, bucket, page.rows[-1].key) if full else None
+    return ReadModelAnswer(page.cursor, documents, following)
+
+
+def _begun(page: ReadModelPage | None) -> ReadModelPage:
+    if page is None:
+        raise BusyError("nobody has begun to build this read model; is a worker running?")
+    return page
+
+
+def _readable(deps: Dependencies, ledger_id: UUID, projection: Projection, page: ReadModelPage) -> list[ReadDocument]:
+    usable = [row for row in page.rows if not row.provisional]
+    opened = open_rows(deps, ledger_id, projection, page.cursor.version, usable)
+    return [
+        _shown(row, opened.get(row.key) or _made_again(deps, ledger_id, projection, row, page.cursor.position))
+        for row in page.rows
+    ]
+
+
+def _made_again(
+    deps: Dependencies, ledger_id: UUID, projection: Projection, row: ReadModelRow, position: int
+) -> DocumentFold:
+    try:
+        made = make_document(deps, ledger_id, projection, row.key, position)
+    except FoldFailedError:
+        raise BusyError("the projection fails on an event of this document; see the list of projections") from None
+    except ValueError:
+        # No document has such a key: somebody's hand has put it there.
+        made = None
+    return made or DocumentFold(row.bucket, row.position, row.leaf_hash)
+
+
+def _shown(row: ReadModelRow, fold: DocumentFold) -> ReadDocument:
+    return ReadDocument(
+        key=row.key,
+        bucket=row.bucket,
+        position=fold.position,
+        document=fold.document,
+        events=fold.events,
+        unknown_versions=fold.unknown_versions,
+        complete=fold.complete,
+        hidden=fold.hidden,
+    )
+
+
+def _encode_cursor(name: str, bucket: str | None, after: bytes) -> str:
+    """An opaque cursor: whose list it is (no names, I5), and the last key of the page."""
+    document = json.dumps([_CURSOR_VERSION, name, bucket, after.hex()], separators=(",", ":"))
+    return base64.urlsafe_b64encode(document.encode()).rstrip(b"=").decode()
+
+
+def _decode_cursor(cursor: str, name: str, bucket: str | None) -> bytes:
+    try:
+        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        members: Any = json.loads(text)
+        after = bytes.fromhex(members[3])
+        if _encode_cursor(name, bucket, after) != cursor:
+            raise ValueError("of another list, or put together by hand")
+    except (ValueError, TypeError, LookupError, RecursionError, binascii.Error):
+        fault = Fault("/cursor", "must be the 'next' of an earlier answer to the same question; or leave it out")
+        raise InvalidError("the cursor is not valid", [fault]) from None
+    return after
