@@ -49,6 +49,10 @@ class UnsupportedMediaTypeError(ledger.CallerError):
     """The body's media type is not one that the endpoint reads."""
 
 
+class SlowDownError(ledger.StateError):
+    """More requests at a time than are served; a later one will be."""
+
+
 MALFORMED: Final = Kind(400, "malformed", "The request is not in the format that it claims to be.")
 UNAUTHENTICATED: Final = Kind(401, "unauthenticated", "A valid API key is needed.")
 FORBIDDEN: Final = Kind(403, "forbidden", "The API key does not have the role that this takes.")
@@ -57,11 +61,15 @@ METHOD_NOT_ALLOWED: Final = Kind(405, "method-not-allowed", "This address does n
 VERSION_CONFLICT: Final = Kind(409, "version-conflict", "A stream does not have the expected version.")
 ID_CONFLICT: Final = Kind(409, "id-conflict", "An event id is recorded with other content.")
 PARTLY_RECORDED: Final = Kind(409, "partly-recorded", "Some events of the batch are recorded, others are not.")
-ALREADY_EXISTS: Final = Kind(409, "already-exists", "The name is taken.")
+ALREADY_EXISTS: Final = Kind(409, "already-exists", "There is one already.")
+STREAM_CLOSED: Final = Kind(409, "stream-closed", "The stream has ended.")
+COPY_REFUSED: Final = Kind(409, "copy-refused", "The stream cannot be copied.")
+LEASE_LOST: Final = Kind(409, "lease-lost", "Somebody else has leased it by now.")
 SUBJECT_ERASED: Final = Kind(410, "subject-erased", "The subject was erased.")
 TOO_LARGE: Final = Kind(413, "too-large", "The request is above a size limit.")
 UNSUPPORTED: Final = Kind(415, "unsupported-media-type", "The body has a media type that is not read here.")
 INVALID: Final = Kind(422, "invalid", "The request is well-formed, but not valid.")
+SLOW_DOWN: Final = Kind(429, "slow-down", "There are too many such requests right now.", BUSY_RETRY_SECONDS)
 INTERNAL: Final = Kind(500, "internal-error", "Something went wrong that should not have.")
 INTEGRITY: Final = Kind(500, "integrity-error", "What is stored is not what was recorded.")
 STORE_UNAVAILABLE: Final = Kind(503, "store-unavailable", "The ledger database cannot be reached.", RETRY_SECONDS)
@@ -82,6 +90,9 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     ledger.VersionConflictError: VERSION_CONFLICT,
     ledger.IdConflictError: ID_CONFLICT,
     ledger.PartlyRecordedError: PARTLY_RECORDED,
+    ledger.StreamClosedError: STREAM_CLOSED,
+    ledger.CopyRefusedError: COPY_REFUSED,
+    ledger.LeaseLostError: LEASE_LOST,
     ledger.SubjectErasedError: SUBJECT_ERASED,
     ledger.BusyError: BUSY,
     ledger.StateError: BUSY,
@@ -91,6 +102,7 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     ledger.UnknownFormatError: INTEGRITY,
     ledger.LedgerError: INTERNAL,
     NotReadyError: NOT_READY,
+    SlowDownError: SLOW_DOWN,
     vault.UnknownSubjectError: NOT_FOUND,
     vault.UnknownErasureError: NOT_FOUND,
     vault.UnknownPurposeError: NOT_FOUND,

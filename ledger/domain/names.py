@@ -23,6 +23,7 @@ ACCESS_CATEGORY: Final = "access"
 RESERVED_CATEGORIES: Final = frozenset({LEDGER_CATEGORY, ACCESS_CATEGORY})
 
 SUBJECT_ERASED: Final = "SubjectErased"
+STREAM_SUPERSEDED: Final = "StreamSuperseded"
 RESERVED_TYPES: Final = frozenset(
     {
         SUBJECT_ERASED,
@@ -31,7 +32,7 @@ RESERVED_TYPES: Final = frozenset(
         "SubjectReinstated",
         "SubjectRestricted",
         "SubjectUnrestricted",
-        "StreamSuperseded",
+        STREAM_SUPERSEDED,
         "VaultReconciled",
     }
 )

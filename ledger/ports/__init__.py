@@ -4,7 +4,7 @@ Nothing here is implemented by inheriting: ``keyvault.vault.Vault`` happens to s
 ``api/wiring.py`` is where the type checker sees that it does.
 """
 
-from ledger.ports.catalogue import Catalogues, EventType
+from ledger.ports.catalogue import CatalogueMark, Catalogues, EventType
 from ledger.ports.derived import (
     Cursor,
     CursorKey,
@@ -43,6 +43,7 @@ from ledger.ports.vault import (
 __all__ = [
     "Alarms",
     "Between",
+    "CatalogueMark",
     "Catalogues",
     "Clock",
     "Cursor",

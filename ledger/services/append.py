@@ -3,18 +3,18 @@
 The order of the steps is the protocol. Ids are looked up first, so a repeat is answered without touching a key (I4).
 Keys are committed before the events that need them: a crash leaves a key without events, never events without a key.
 Sealing stands before the head lock, and under the lock everything that could have changed meanwhile is looked at again:
-ids, dead keys, versions, abandoned streams.
+ids, dead keys, ended streams, versions, abandoned streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import Appended, NewEvent, RecordedEvent, SealedEvent
-from ledger.domain.names import RESERVED_CATEGORIES, split_stream
+from ledger.domain.names import RESERVED_CATEGORIES, STREAM_SUPERSEDED, split_stream
 from ledger.domain.repeats import KnownRefs, is_repeat
 from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
 from ledger.errors import (
@@ -24,9 +24,11 @@ from ledger.errors import (
     InvalidError,
     PartlyRecordedError,
     StoreUnavailableError,
+    StreamClosedError,
 )
 from ledger.ports import HeadLock
 from ledger.services.dependencies import Dependencies
+from ledger.services.evolution.validation import admit_events
 from ledger.services.naming import with_names
 from ledger.services.opening import open_events
 from ledger.services.preparation import Candidate, OvertakenError, erased, expectations, prepare
@@ -44,42 +46,73 @@ class AppendResult:
     duplicate: bool
 
 
-def append_events(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], recorded_by: UUID) -> AppendResult:
+Admission = Callable[[Dependencies, UUID, Sequence[NewEvent]], Sequence[NewEvent]]
+"""Looks at new events that are not recorded yet, before anything is minted for them: gives them back, perhaps marked,
+or raises ``InvalidError``."""
+
+Inspection = Callable[[Sequence[SealedEvent]], None]
+"""Looks at what is about to be recorded, before the head is locked, and raises if that must not be."""
+
+
+def append_events(
+    deps: Dependencies,
+    ledger_id: UUID,
+    events: Sequence[NewEvent],
+    recorded_by: UUID,
+    *,
+    admit: Admission = admit_events,
+    inspect: Inspection | None = None,
+) -> AppendResult:
     """Append these events in order, all or nothing.
 
-    Raises ``VersionConflictError``, ``SubjectErasedError``, ``IdConflictError``, ``PartlyRecordedError``,
-    ``TooLargeError``, ``NotFoundError`` (an unknown ref), ``BusyError`` or an error of a dependency; then nothing of
-    the batch is recorded, but for a ``StoreUnavailableError``: after that only a retry with the same ids can tell.
+    Raises ``VersionConflictError``, ``StreamClosedError``, ``SubjectErasedError``, ``IdConflictError``,
+    ``PartlyRecordedError``, ``InvalidError`` (not what the catalogue says of its type), ``TooLargeError``,
+    ``NotFoundError`` (an unknown ref), ``BusyError`` or an error of a dependency; then nothing of the batch is
+    recorded, but for a ``StoreUnavailableError``: after that only a retry with the same ids can tell.
     """
     ids = [event.event_id or deps.new_id() for event in events]
+    append = _Append(deps, ledger_id, recorded_by, admit, inspect)
     try:
-        return _append(deps, ledger_id, events, ids, recorded_by)
+        return append.run(events, ids)
     except StoreUnavailableError:
         # The commit may or may not have reached the disk. Every event has an id by now, so asking again is safe (I4).
-        return AppendResult(_append(deps, ledger_id, events, ids, recorded_by).events, duplicate=False)
+        return AppendResult(append.run(events, ids).events, duplicate=False)
 
 
-def _append(
-    deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], ids: Sequence[UUID], recorded_by: UUID
-) -> AppendResult:
-    dead: frozenset[bytes] = frozenset()
-    for _ in range(ATTEMPTS):
-        known = deps.store.find_events(ledger_id, ids)
-        if known:
-            return answer_repeat(deps, ledger_id, events, ids, known)
-        candidates = _candidates(with_names(deps, ledger_id, events), ids)
-        try:
-            sealed = prepare(deps, ledger_id, candidates, recorded_by, dead)
-            with deps.store.locked_head(ledger_id) as lock:
-                recorded = _write(deps, lock, candidates, sealed)
-        except OvertakenError as overtaken:
-            dead |= overtaken.dead
-            for name, ref in overtaken.abandoned.items():
-                # Whoever gave the ref up may have died before it got to this.
-                deps.vault.replace_stream(ledger_id, name, ref)
-            continue
-        return AppendResult(tuple(appended(event) for event in recorded), duplicate=False)
-    raise BusyError("others keep changing the same streams; try again")
+@dataclass(frozen=True, slots=True)
+class _Append:
+    """One append, on its way from the request to the log."""
+
+    deps: Dependencies
+    ledger_id: UUID
+    recorded_by: UUID
+    admit: Admission
+    inspect: Inspection | None
+
+    def run(self, events: Sequence[NewEvent], ids: Sequence[UUID]) -> AppendResult:
+        deps, ledger_id = self.deps, self.ledger_id
+        dead: frozenset[bytes] = frozenset()
+        for _ in range(ATTEMPTS):
+            known = deps.store.find_events(ledger_id, ids)
+            if known:
+                # I4: before the catalogue is asked. What was right when it was recorded is a repeat for good.
+                return answer_repeat(deps, ledger_id, events, ids, known)
+            named = with_names(deps, ledger_id, self.admit(deps, ledger_id, events))
+            candidates = _candidates(named, ids)
+            try:
+                sealed = prepare(deps, ledger_id, candidates, self.recorded_by, dead)
+                if self.inspect is not None:
+                    self.inspect(sealed)
+                with deps.store.locked_head(ledger_id) as lock:
+                    recorded = _write(deps, lock, candidates, sealed)
+            except OvertakenError as overtaken:
+                dead |= overtaken.dead
+                for name, ref in overtaken.abandoned.items():
+                    # Whoever gave the ref up may have died before it got to this.
+                    deps.vault.replace_stream(ledger_id, name, ref)
+                continue
+            return AppendResult(tuple(appended(event) for event in recorded), duplicate=False)
+        raise BusyError("others keep changing the same streams; try again")
 
 
 def _candidates(events: Sequence[NewEvent], ids: Sequence[UUID]) -> list[Candidate]:
@@ -117,6 +150,8 @@ def _write(
         raise erased(candidate.fault("", "its subject, or the owner of its stream, was erased") for candidate in hit)
     refs = [event.envelope.stream_ref for event in sealed]
     versions = lock.versions(set(refs))
+    closed = lock.closed(versions.keys()) if versions else frozenset()
+    _check_open(candidates, refs, closed)
     check_versions(expectations(candidates, refs), versions)
     beginning = new_streams(sealed, versions)
     abandoned = lock.abandoned(beginning) if beginning else frozenset()
@@ -125,7 +160,24 @@ def _write(
         raise OvertakenError(abandoned={candidate.stream: ref for candidate, ref in names if ref in abandoned})
     recorded, head = place_events(sealed, lock.head, versions, deps.clock())
     lock.write(recorded, head)
+    for candidate, event in zip(candidates, recorded, strict=True):
+        if candidate.event.closes_stream and event.envelope.stream_ref not in closed:
+            lock.close(event.envelope.stream_ref, event.position)
     return recorded
+
+
+def _check_open(candidates: Sequence[Candidate], refs: Sequence[bytes], closed: Collection[bytes]) -> None:
+    """Refuse what stands behind the last event of its stream, be that recorded or earlier in the same batch."""
+    ended = set(closed)
+    faults = []
+    for candidate, ref in zip(candidates, refs, strict=True):
+        # That a stream has a successor can be said of one that has ended, too; no client can say it.
+        if ref in ended and candidate.event.event_type != STREAM_SUPERSEDED:
+            faults.append(candidate.fault("/stream", "has ended: nothing can be appended to it any more"))
+        if candidate.event.closes_stream:
+            ended.add(ref)
+    if faults:
+        raise StreamClosedError("a stream has ended; nothing was recorded", faults)
 
 
 def answer_repeat(

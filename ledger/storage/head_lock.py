@@ -12,8 +12,16 @@ from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.merkle import encode_frontier
 from ledger.errors import IntegrityError
 from ledger.storage import rows
-from ledger.storage.statements import select_dead, select_ids, select_versions
-from ledger.storage.tables import abandoned_streams, erasure_roots, event_keys, events, heads, shredded_keys
+from ledger.storage.statements import select_closed, select_dead, select_ids, select_versions
+from ledger.storage.tables import (
+    abandoned_streams,
+    closed_streams,
+    erasure_roots,
+    event_keys,
+    events,
+    heads,
+    shredded_keys,
+)
 
 
 class SqlHeadLock:
@@ -59,6 +67,15 @@ class SqlHeadLock:
         """Give a ref up."""
         row = {"ledger_id": self._ledger_id, "stream_ref": stream_ref}
         self._connection.execute(sa.insert(abandoned_streams), row)
+
+    def closed(self, stream_refs: Collection[bytes]) -> frozenset[bytes]:
+        """Which of these streams have ended."""
+        return select_closed(self._connection, self._ledger_id, stream_refs)
+
+    def close(self, stream_ref: bytes, position: int) -> None:
+        """End a stream with the event at ``position``."""
+        row = {"ledger_id": self._ledger_id, "stream_ref": stream_ref, "position": position}
+        self._connection.execute(sa.insert(closed_streams), row)
 
     def write(self, recorded: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ledger.storage.database import one_of
-from ledger.storage.tables import events, shredded_keys
+from ledger.storage.tables import closed_streams, events, shredded_keys
 
 T = TypeVar("T")
 
@@ -75,5 +75,19 @@ def select_dead(connection: Connection, ledger_id: UUID, key_ids: Collection[byt
         for chunk in in_chunks(key_ids)
         for key_id in connection.execute(
             sa.select(columns.key_id).where(columns.ledger_id == ledger_id, one_of(connection, columns.key_id, chunk))
+        ).scalars()
+    )
+
+
+def select_closed(connection: Connection, ledger_id: UUID, stream_refs: Collection[bytes]) -> frozenset[bytes]:
+    """Which of these streams have ended."""
+    columns = closed_streams.c
+    return frozenset(
+        stream_ref
+        for chunk in in_chunks(stream_refs)
+        for stream_ref in connection.execute(
+            sa.select(columns.stream_ref).where(
+                columns.ledger_id == ledger_id, one_of(connection, columns.stream_ref, chunk)
+            )
         ).scalars()
     )

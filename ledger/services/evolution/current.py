@@ -1,17 +1,28 @@
-"""Events in the newest shape of their types: what folds, projections and handlers see."""
+"""Events in the newest shape of their types: what readers, folds, projections and handlers see."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
+from ledger.domain.catalogue import bring_up
 from ledger.domain.events import OpenedEvent, RecordedEvent, Role
 from ledger.services.dependencies import Dependencies
+from ledger.services.evolution.rules import rules_of
 from ledger.services.opening import SEALED_ROLES, open_events
 
 
 def open_current(
     deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent], roles: Collection[Role] = SEALED_ROLES
 ) -> list[OpenedEvent]:
-    """Open events (see ``open_events``) and bring them to the newest version of their types."""
-    return open_events(deps, ledger_id, events, roles)
+    """Open events (see ``open_events``) and bring them to the newest version of their types.
+
+    Costs one indexed count more than opening them. What cannot be brought there is given as recorded, and its
+    ``schema_status`` says why: never an error, and never a guess.
+    """
+    opened = open_events(deps, ledger_id, events, roles)
+    if not opened:
+        return opened
+    # After the events were read: whoever recorded one in a new version had registered that before.
+    catalogue = rules_of(deps, ledger_id).catalogue
+    return [bring_up(event, catalogue, deps.upcasters) for event in opened]
