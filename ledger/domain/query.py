@@ -114,12 +114,14 @@ class KeyCondition:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter(Criteria):
-    """What the store selects. Positions are inclusive."""
+    """What the store selects. Positions are inclusive; ``share``: the streams whose refs end in a byte from the first
+    to the second, both included."""
 
     first_position: int
     last_position: int
     stream_ref: bytes | None = None
     keys: tuple[KeyCondition, ...] = ()
+    share: tuple[int, int] | None = None
 
 
 def window_of(query: EventQuery) -> dict[str, Any]:

@@ -218,7 +218,11 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class ParkedEvent:
-    """A message that was put aside: which event, not what it says; the event is opened anew when it is replayed."""
+    """A message that was put aside: which event, not what it says; the event is opened anew when it is replayed.
+
+    ``tries`` and ``error``: how often it has failed, and the class of its last failure; 0 and "" for one that is parked
+    only because it comes after another of its stream. ``replay``: it waits to be delivered again.
+    """
 
     position: int
     stream_ref: bytes
@@ -229,7 +233,11 @@ class ParkedEvent:
 
 
 class Subscriptions(Protocol):
-    """The definitions of durable subscriptions and what they have parked. Their places are ``Cursors``."""
+    """The definitions of durable subscriptions and what they have parked. Their places are ``Cursors``.
+
+    A stream is parked as a whole, from the message that failed on, and replayed as a whole, so that it stays in order.
+    Who parks or unparks holds the lease of the stream's partition; ``share`` is a range of the last byte of its refs.
+    """
 
     def add_subscription(self, ledger_id: UUID, subscription: Subscription) -> None:
         """Add it and a cursor for each partition. Raises ``AlreadyExistsError``."""
@@ -242,6 +250,12 @@ class Subscriptions(Protocol):
     def remove_subscription(self, ledger_id: UUID, name: str) -> bool:
         """Remove it with its cursors and parked messages; False when there is none."""
 
+    def pass_over(
+        self, ledger_id: UUID, subscription: Subscription, moves: Sequence[tuple[int, int, int]], now: int
+    ) -> None:
+        """Move the cursors of partitions that nobody holds (partition, from, to): nothing in between is for them. One
+        that is held or stands elsewhere by now stays where it is, as do all if this subscription is no more."""
+
     def park(
         self,
         ledger_id: UUID,
@@ -253,20 +267,46 @@ class Subscriptions(Protocol):
         now: int,
         lease_until: int,
     ) -> None:
-        """Put events aside and move the partition's cursor behind them, in one transaction. Raises
-        ``LeaseLostError``."""
+        """Put events aside and move the partition's cursor, in one transaction. One that is parked already stays as it
+        is; one whose stream waits for replay waits with it. Raises ``LeaseLostError``."""
 
     def parked(self, ledger_id: UUID, name: str, after: int, limit: int) -> Sequence[ParkedEvent]:
         """What is parked, in order of positions, from the one after ``after``."""
+
+    def parked_counts(self, ledger_id: UUID) -> Mapping[str, int]:
+        """How many messages are parked, by subscription; one that has none is absent."""
 
     def parked_streams(self, ledger_id: UUID, name: str, stream_refs: Collection[bytes]) -> frozenset[bytes]:
         """Which of these streams have something parked: what comes after it must be parked too, to stay in order."""
 
     def replay(self, ledger_id: UUID, name: str, positions: Collection[int] | None) -> int:
-        """Mark parked messages (None: all) for replay. Gives how many."""
+        """Mark parked messages (None: all), and with them all that is parked of their streams, for replay. Gives how
+        many were not marked before."""
 
-    def unpark(self, ledger_id: UUID, key: CursorKey, holder: UUID, position: int) -> None:
-        """A parked message was handled. Raises ``LeaseLostError``."""
+    def replaying(self, ledger_id: UUID, name: str) -> frozenset[int]:
+        """The last bytes of the refs of streams that wait for replay."""
+
+    def next_replay(self, ledger_id: UUID, name: str, share: tuple[int, int], limit: int) -> Sequence[ParkedEvent]:
+        """The first messages of one stream that waits for replay, in order of positions; empty when none does."""
+
+    def unpark(
+        self,
+        ledger_id: UUID,
+        key: CursorKey,
+        holder: UUID,
+        old: int,
+        parked: tuple[bytes, int],
+        now: int,
+        lease_until: int,
+    ) -> None:
+        """What is parked of a stream up to a position was handled (``parked``: both), if it waited for replay; the
+        cursor stays at ``old``. Raises ``LeaseLostError``."""
+
+    def repark(
+        self, ledger_id: UUID, key: CursorKey, holder: UUID, old: int, parked: tuple[bytes, int], error: str, now: int
+    ) -> int:
+        """A replay has failed at a message: what is parked of its stream before it was handled, and what is left waits
+        no more; the lease is over. Gives how often the message has failed. Raises ``LeaseLostError``."""
 
 
 @dataclass(frozen=True, slots=True)

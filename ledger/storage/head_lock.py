@@ -22,6 +22,7 @@ from ledger.storage.tables import (
     heads,
     shredded_keys,
 )
+from ledger.storage.wakeups import notify
 
 
 class SqlHeadLock:
@@ -92,6 +93,7 @@ class SqlHeadLock:
                 last_recorded_at=head.last_recorded_at,
             )
         )
+        notify(self._connection, self._ledger_id)
 
     def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
         """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""

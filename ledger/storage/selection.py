@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from ledger.domain.query import EventFilter, KeyCondition, Place
 from ledger.storage.tables import event_keys, events
+
+REF_BYTES: Final = 16
 
 
 def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limit: int) -> sa.Select[Any]:
@@ -44,6 +46,8 @@ def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
     ):
         if value is not None:
             conditions.append(column == value)
+    if which.share is not None:
+        conditions.append(in_share(events.c.stream_ref, which.share))
     if which.after_version:
         conditions.append(events.c.stream_version > which.after_version)
     if which.types:
@@ -53,6 +57,18 @@ def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
     if which.occurred_to is not None:
         conditions.append(_occurred() < which.occurred_to)
     return conditions
+
+
+def in_share(stream_ref: sa.ColumnElement[bytes], share: tuple[int, int]) -> sa.ColumnElement[bool]:
+    """Whether the last byte of a ref lies in a range. The last: the first ones of the ledger's own streams spell the
+    time of their making, and would put them all into one share."""
+    first, last = (sa.literal(bytes([byte]), sa.LargeBinary) for byte in share)
+    return last_byte(stream_ref).between(first, last)
+
+
+def last_byte(stream_ref: sa.ColumnElement[bytes]) -> sa.ColumnElement[bytes]:
+    """The last of the 16 bytes of a ref."""
+    return sa.func.substr(stream_ref, REF_BYTES, type_=sa.LargeBinary)
 
 
 def _source(ledger_id: UUID, which: EventFilter, after: Place | None) -> sa.FromClause:
