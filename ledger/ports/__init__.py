@@ -24,6 +24,7 @@ from ledger.ports.derived import (
     Timers,
 )
 from ledger.ports.outside import Alarms, Clock, Entropy
+from ledger.ports.overview import Follower, Overview
 from ledger.ports.store import HeadLock, KeyRow, KeyUsage, Shredding, Store
 from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
 from ledger.ports.vault import (
@@ -57,6 +58,7 @@ __all__ = [
     "Entropy",
     "ErasureEntry",
     "EventType",
+    "Follower",
     "HeadLock",
     "KeyRow",
     "KeyStatus",
@@ -64,6 +66,7 @@ __all__ = [
     "KeyVault",
     "KeyView",
     "Occurrence",
+    "Overview",
     "ParkedEvent",
     "ReadModelPage",
     "ReadModelRow",

@@ -20,12 +20,13 @@ from ledger.storage import rows, selection, statements
 from ledger.storage.database import one_of, read, reading, writing
 from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
+from ledger.storage.overview import SqlOverview
 from ledger.storage.streams import SqlStreams
 from ledger.storage.tables import api_keys, erasure_roots, event_keys, events, heads, ledgers, shredded_keys
-
 from ledger.storage.wakeups import wakeups_of
 
-class SqlStore(SqlStreams):
+
+class SqlStore(SqlStreams, SqlOverview):
     """One engine, shared by threads; every method is one short transaction."""
 
     def __init__(self, engine: Engine) -> None:
@@ -40,9 +41,9 @@ class SqlStore(SqlStreams):
         """One transaction that holds the head lock."""
         with writing(self._engine) as connection:
             yield SqlHeadLock(connection, ledger_id)
-
         # PostgreSQL has told everybody by itself, and twice does no harm.
         wakeups_of(self._engine).ring(ledger_id)
+
     def add_ledger(self, ledger: LedgerInfo) -> None:
         """Add a ledger and its empty head."""
         with writing(self._engine) as connection:
@@ -81,12 +82,12 @@ class SqlStore(SqlStreams):
             raise IntegrityError("a ledger has no head")
         return rows.head_from(row)
 
-    def find_events(self, ledger_id: UUID, event_ids: Collection[UUID]) -> Mapping[UUID, RecordedEvent]:
     def wait_for_growth(self, ledger_id: UUID, size: int, seconds: float) -> int:
         """Wait until a ledger has more than ``size`` events, or the time is up; gives its size."""
         wakeups = wakeups_of(self._engine)
         return wakeups.wait(self._engine, ledger_id, size, seconds, lambda: self.head(ledger_id).size)
 
+    def find_events(self, ledger_id: UUID, event_ids: Collection[UUID]) -> Mapping[UUID, RecordedEvent]:
         """The recorded events of these ids."""
         found = read(self._engine, lambda connection: statements.select_events_by_id(connection, ledger_id, event_ids))
         return {row.event_id: rows.event_from(row) for row in found}
