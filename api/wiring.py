@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -19,8 +20,11 @@ from keyvault import migrate as vault_migrations
 from keyvault.errors import DamagedKeyError, KeyVaultError, NotAuthenticError, NotInitialisedError, ProviderError
 from keyvault.opening import open_vault
 from keyvault.vault import Vault
+from ledger.domain.events import OPERATOR
 from ledger.errors import LedgerError
+from ledger.open_ledger import OpenLedger
 from ledger.services.dependencies import Dependencies
+from ledger.services.ledgers import find_ledger
 from ledger.storage import migrate as ledger_migrations
 from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine
@@ -31,6 +35,16 @@ OK: Final = "ok"
 MIGRATE_HINT: Final = "run `audit-ledger migrate` (before the first start: `audit-ledger init`)"
 
 _log = logging.getLogger("audit_ledger")
+
+
+class Counts(Protocol):
+    """Who counts what happens inside. Called by any thread; must not raise."""
+
+    def unwrap(self, *, remembered: bool) -> None:
+        """A key was needed."""
+
+    def alarm(self) -> None:
+        """Something stored was not what was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +107,21 @@ def raise_alarm(ledger_id: UUID, position: int, part: int | None, what: str, /) 
     _log.error("integrity-alarm", extra={"ledger_id": str(ledger_id), "position": position, "part": part, "what": what})
 
 
-def open_service(settings: Settings) -> Service:
+def open_service(settings: Settings, counts: Counts | None = None) -> Service:
     """Put a service together. Connects to nothing yet; ``check`` tells whether everything is there."""
+
+    def note_unwrap(remembered: bool) -> None:
+        if counts is not None:
+            counts.unwrap(remembered=remembered)
+
+    def alarm(ledger_id: UUID, position: int, part: int | None, what: str, /) -> None:
+        raise_alarm(ledger_id, position, part, what)
+        if counts is not None:
+            counts.alarm()
+
     engine = open_engine(settings.database_url)
     store = SqlStore(engine)
-    vault = open_vault(settings.keyvault_url, settings.kek, settings.journal, now)
+    vault = open_vault(settings.keyvault_url, settings.kek, settings.journal, now, note_unwrap=note_unwrap)
     # mypy sees here that SqlStore and Vault are what ledger.ports asks for.
     deps = Dependencies(
         store=store,
@@ -106,9 +130,20 @@ def open_service(settings: Settings) -> Service:
         derived=open_derived(engine),
         clock=now,
         entropy=os.urandom,
-        alarm=raise_alarm,
+        alarm=alarm,
     )
     return Service(settings, deps, store, vault, engine)
+
+
+@contextmanager
+def open_ledger(name: str, settings: Settings | None = None, *, recorded_by: UUID = OPERATOR) -> Iterator[OpenLedger]:
+    """A ledger that is there, for Python code (``ledger.open_ledger``); with the settings of the environment, unless
+    others are given. Raises ``NotFoundError``."""
+    service = open_service(settings or Settings.from_environment(os.environ))
+    try:
+        yield OpenLedger(service.deps, find_ledger(service.deps, name).ledger_id, recorded_by)
+    finally:
+        service.close()
 
 
 def prepare_home(settings: Settings) -> None:

@@ -10,9 +10,13 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.process import (
+    COMMAND_REFUSED,
     MOST_REACTIONS,
+    REACTED,
+    TIMER_FIRED,
     CancelTimer,
     End,
     Note,
@@ -25,6 +29,7 @@ from ledger.domain.process import (
 )
 from ledger.ports import Cursor, CursorKey
 from ledger.services.commanding.processes import LEASE, restart, standing, step
+from ledger.services.evolution.types import register_type, set_policy
 from ledger.storage import tables
 from tests.support.accounts import (
     ACCOUNT,
@@ -405,6 +410,21 @@ def test_an_event_that_was_tampered_with_stops_the_process(bank: Ledger) -> None
     bank.edit(position, sealed=bank.recorded()[0].leaf_hash)
     until_idle(bank)
     assert (cursor_of(bank).state, cursor_of(bank).error) == ("stopped", "IntegrityError")
+
+
+def test_in_a_strict_ledger_the_types_of_processes_are_registered_too(bank: Ledger) -> None:
+    """Until they are, a process stops at its first event, visibly; then it goes on."""
+    for number, name in enumerate(("Opened", "Deposited", "Withdrawn", "TransferBegun")):
+        register_type(bank.deps, bank.ledger_id, TypeDraft(name, 1), UUID(int=number))
+    set_policy(bank.deps, bank.ledger_id, {"strict_types": True})
+    run(bank, "account-ann", BOB)
+    until_idle(bank)
+    assert (cursor_of(bank).state, cursor_of(bank).error) == ("stopped", "InvalidError")
+    for name in (REACTED, TIMER_FIRED, COMMAND_REFUSED):
+        register_type(bank.deps, bank.ledger_id, TypeDraft(name, 1), UUID(int=9))
+    restart(bank.deps, bank.ledger_id, "transfer")
+    until_idle(bank)
+    assert balance(bank, "bob") == 30
 
 
 def test_an_erasure_under_way_has_the_process_try_again(bank: Ledger) -> None:

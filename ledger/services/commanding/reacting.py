@@ -51,7 +51,7 @@ from ledger.services.evolution.current import open_current
 
 T = TypeVar("T")
 
-MOST_IN_A_ROW: Final = 100
+MOST_IN_A_ROW: Final = 20
 """Refusals that one event can lead to, one answering to the other, before the process is stopped."""
 
 
