@@ -12,6 +12,9 @@ from ledger.domain.state import HiddenCount, HiddenParts, merge_patch
 WITHOUT_SHAPE: Final = 0
 """In ``Folded.shapes``: the type was not registered, so its events were shown as recorded."""
 
+MIXED_SHAPES: Final = -1
+"""In ``Folded.shapes``: a version of the type was registered while its events were folded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
@@ -41,7 +44,7 @@ class Folded:
     ``hidden``: what could not be read of the parts that the fold looks at. ``key_ids``: of the subjects' keys that went
     in, in order of their first use. ``unknown_versions``: events shown as recorded although their type is registered,
     because nobody knows the way from their version. ``shapes``: event type → the schema version that its events had
-    when they went in, or ``WITHOUT_SHAPE``.
+    when they went in, or ``WITHOUT_SHAPE``, or ``MIXED_SHAPES``.
     """
 
     stream_version: int = 0
@@ -62,7 +65,11 @@ class Folded:
     def final(self) -> bool:
         """Whether the same events will always fold to this, until somebody is erased or a type gets a new version: what
         is erased stays so; what is restricted, unreadable or of an unknown version may be readable tomorrow."""
-        return self.unknown_versions == 0 and all(part.redaction.reason == "erased" for part in self.hidden)
+        return (
+            self.unknown_versions == 0
+            and MIXED_SHAPES not in self.shapes.values()
+            and all(part.redaction.reason == "erased" for part in self.hidden)
+        )
 
 
 NOTHING: Final = Folded()
@@ -106,8 +113,10 @@ class Folding:
         if event.schema_status in ("unknown-version", "failed"):
             self._unknown_versions += 1
         else:
-            registered = event.schema_status != "unregistered"
-            self._shapes[recorded.envelope.event_type] = event.shown_version if registered else WITHOUT_SHAPE
+            shape = WITHOUT_SHAPE if event.schema_status == "unregistered" else event.shown_version
+            known = self._shapes.setdefault(recorded.envelope.event_type, shape)
+            if known != shape:
+                self._shapes[recorded.envelope.event_type] = MIXED_SHAPES
 
     def extend(self, events: Iterable[OpenedEvent]) -> None:
         """Fold further events."""

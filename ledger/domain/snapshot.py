@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
 from ledger.domain.events import JsonObject, Redaction
-from ledger.domain.fold import Folded
+from ledger.domain.fold import WITHOUT_SHAPE, Folded
 from ledger.domain.state import HiddenParts
 
 EVERY: Final = 100
@@ -20,11 +20,11 @@ def is_due(stream_version: int, every: int = EVERY) -> bool:
     return stream_version > 0 and stream_version % every == 0
 
 
-def fits(folded: Folded, newest: Mapping[str, int]) -> bool:
-    """Whether the events that went in would still be shown in the same shapes. ``newest``: event type → its newest
-    version; a type that is not registered is absent. A new version of a type makes older snapshots useless, because
+def fits(folded: Folded, newest: Callable[[str], int | None]) -> bool:
+    """Whether the events that went in would still be shown in the same shapes. ``newest``: the newest version of an
+    event type; None for one that is not registered. A new version of a type makes older snapshots useless, because
     folds see every event in its newest shape."""
-    return all(newest.get(event_type, 0) == version for event_type, version in folded.shapes.items())
+    return all((newest(event_type) or WITHOUT_SHAPE) == version for event_type, version in folded.shapes.items())
 
 
 def content_of(folded: Folded) -> JsonObject:

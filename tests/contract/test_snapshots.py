@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.fold import MERGE_PATCH, Fold, Folded, Folding
 from ledger.domain.intake import parse_batch
@@ -20,6 +21,7 @@ from ledger.errors import LeaseLostError, StoreUnavailableError
 from ledger.ports import Snapshot, Snapshots
 from ledger.services.append import append_events
 from ledger.services.evolution.current import open_current
+from ledger.services.evolution.types import register_type
 from ledger.services.timetravel.snapshotting import CURSOR, WINDOW, step
 from ledger.services.timetravel.state import fold_stream, stream_state
 from ledger.storage.tables import cursors, snapshots
@@ -376,6 +378,45 @@ def test_a_snapshot_of_another_log_is_not_taken(ledger: Ledger) -> None:
 
     assert {hidden.redaction.reason for hidden in state.hidden} == {"unreadable"}
     assert state == from_zero(ledger, ref)
+
+
+def test_a_new_version_of_a_type_makes_older_snapshots_useless(ledger: Ledger) -> None:
+    """Their events would be folded in another shape now; a version of another type does not matter."""
+    ref = fill(ledger, EVERY + 5)
+    work(ledger)
+    register(ledger, "Noted", 1)
+    before = fold_stream(ledger.deps, ledger.ledger_id, ref, 2**62)
+    counting = Opened(ledger)
+    register(ledger, "Moved", 1)
+    fold_stream(ledger.with_parts(store=counting).deps, ledger.ledger_id, ref, 2**62)
+    assert counting.events == 5
+
+    register(ledger, "Noted", 2, [{"rename": {"from": "/last", "to": "/newest"}}])
+    after = fold_stream(ledger.deps, ledger.ledger_id, ref, 2**62)
+
+    assert (before.state["last"], after.state["newest"]) == (EVERY + 5, EVERY + 5)
+    assert "last" not in after.state
+    assert after == fold_stream(ledger.deps, ledger.ledger_id, ref, 2**62) == from_zero(ledger, ref)
+
+
+def test_events_of_an_unknown_version_are_counted_and_leave_no_snapshot(ledger: Ledger) -> None:
+    """The way from their version may be written tomorrow."""
+    fill(ledger, EVERY)
+    ledger.append_one({**_filling("patient-A", ["patient:A"], 1), "schema_version": 7, "type": "Odd"})
+    ref = fill(ledger, EVERY)
+    register(ledger, "Odd", 1)
+
+    state = fold_stream(ledger.deps, ledger.ledger_id, ref, 2**62)
+    work(ledger)
+
+    assert (state.unknown_versions, state.complete) == (1, True)
+    assert stored(ledger, ref) == [EVERY]
+
+
+def register(ledger: Ledger, event_type: str, version: int, upcast: Sequence[JsonObject] | None = None) -> None:
+    """Register a version of a type."""
+    draft = TypeDraft(event_type, version, None, None, upcast, closes_stream=False)
+    register_type(ledger.deps, ledger.ledger_id, draft, WRITER)
 
 
 class Refusing:

@@ -15,7 +15,7 @@ from ledger.ports import Snapshot
 from ledger.services import documents
 from ledger.services.dependencies import Dependencies
 from ledger.services.documents import DocumentKind, Draft, Sealed
-from ledger.services.timetravel.shapes import newest_versions
+from ledger.services.evolution.rules import rules_of
 
 
 def nearest(
@@ -66,7 +66,11 @@ def _open(deps: Dependencies, ledger_id: UUID, stored: Sequence[Snapshot]) -> di
         )
         for snapshot in stored
     ]
-    newest = newest_versions(deps, ledger_id)
+    catalogue = rules_of(deps, ledger_id).catalogue
+
+    def newest(event_type: str) -> int | None:
+        return catalogue.newest(event_type, deps.upcasters)
+
     opened = {}
     for snapshot, content in zip(stored, documents.open_(deps, ledger_id, DocumentKind.SNAPSHOT, sealed), strict=True):
         if content is None:

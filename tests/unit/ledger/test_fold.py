@@ -103,11 +103,30 @@ def test_a_new_version_of_a_type_makes_a_snapshot_useless() -> None:
     """Its events would be folded in another shape now. Other types do not matter."""
     known = folded(MERGE_PATCH, [an_event(1, schema_status="upcast", shown_version=2), an_event(2, event_type="Moved")])
 
-    assert fits(known, {"Visit": 2})
-    assert fits(known, {"Visit": 2, "Left": 7})
-    assert not fits(known, {"Visit": 3})
-    assert not fits(known, {"Visit": 2, "Moved": 1}), "it was not registered when it went in"
-    assert not fits(known, {})
+    def fits_now(**newest: int) -> bool:
+        return fits(known, newest.get)
+
+    assert fits_now(Visit=2)
+    assert fits_now(Visit=2, Left=7)
+    assert not fits_now(Visit=3)
+    assert not fits_now(Visit=2, Moved=1), "it was not registered when it went in"
+    assert not fits_now()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (an_event(1), an_event(2, schema_status="upcast", shown_version=2)),
+        (an_event(1, schema_status="current", shown_version=2), an_event(2, schema_status="upcast", shown_version=3)),
+    ],
+)
+def test_a_type_that_changes_while_it_is_folded_leaves_no_snapshot(first: OpenedEvent, second: OpenedEvent) -> None:
+    """The first events were shown in another shape than the last."""
+    mixed = folded(MERGE_PATCH, [first, second])
+
+    assert folded(MERGE_PATCH, [first]).final
+    assert not mixed.final
+    assert not fits(mixed, {"Visit": second.shown_version}.get)
 
 
 def test_snapshots_are_due_at_multiples() -> None:
