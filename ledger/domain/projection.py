@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from ledger.domain.events import PERSONAL_ROLES, JsonObject, OpenedEvent, RecordedEvent, Redaction, Role
-from ledger.domain.fold import WITHOUT_SHAPE
+from ledger.domain.fold import MIXED_SHAPES, WITHOUT_SHAPE
 from ledger.domain.names import word_fault
 from ledger.domain.partition import BY_SUBJECT, Partition, Share, places
 from ledger.domain.query import PinnedQuery
@@ -110,10 +110,10 @@ class DocumentFold:
         the way from."""
         return self.unknown_versions > 0 or any(part.redaction.reason != "erased" for part in self.hidden)
 
-    def fits(self, newest: Mapping[str, int]) -> bool:
-        """Whether its events would still go in as they did. ``newest``: event type → its newest version, without the
-        types that are not registered."""
-        return all(newest.get(event_type, WITHOUT_SHAPE) == version for event_type, version in self.shapes.items())
+    def fits(self, newest: Callable[[str], int | None]) -> bool:
+        """Whether its events would still go in as they did. ``newest``: the newest version of an event type; None for
+        one that is not registered."""
+        return all((newest(event_type) or WITHOUT_SHAPE) == version for event_type, version in self.shapes.items())
 
     def take(self, projection: Projection, event: OpenedEvent, document: JsonObject) -> None:
         """Go on behind an event, of which ``apply`` made this document."""
@@ -137,9 +137,11 @@ class DocumentFold:
     def _note_shape(self, event: OpenedEvent) -> None:
         if event.schema_status in ("unknown-version", "failed"):
             self.unknown_versions += 1
-        else:
-            registered = event.schema_status != "unregistered"
-            self.shapes[event.recorded.envelope.event_type] = event.shown_version if registered else WITHOUT_SHAPE
+            return
+        event_type = event.recorded.envelope.event_type
+        shape = WITHOUT_SHAPE if event.schema_status == "unregistered" else event.shown_version
+        # A version that was registered in between: no catalogue will ever fit, so the document is made again.
+        self.shapes[event_type] = shape if self.shapes.get(event_type, shape) == shape else MIXED_SHAPES
 
     def to_json(self) -> JsonObject:
         """What is sealed (or, of a projection without roles, kept in clear)."""

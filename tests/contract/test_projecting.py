@@ -12,12 +12,14 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent, Role
 from ledger.domain.partition import BY_CATEGORY, BY_DAY, BY_STREAM, BY_SUBJECT, WHOLE
 from ledger.domain.projection import Projection
 from ledger.domain.query import NameOrRef
 from ledger.errors import BusyError, InvalidError, NotFoundError, StoreUnavailableError
 from ledger.ports import CursorKey
+from ledger.services.evolution.types import register_type
 from ledger.services.projecting import runner
 from ledger.services.projecting.generations import rebuild, restart
 from ledger.services.projecting.read_models import (
@@ -31,7 +33,7 @@ from ledger.services.projecting.runner import LEASE, step
 from ledger.services.projecting.shipped import ACTIVITY, CURRENT_STATE, DAILY_COUNTS, SHIPPED
 from ledger.services.projecting.status import ProjectionStatus, projection_statuses, wait_for
 from ledger.storage import tables
-from tests.support.ledgers import Ledger, a_fact, a_visit
+from tests.support.ledgers import WRITER, Ledger, a_fact, a_visit
 from tests.support.projecting import HOLDER, assert_is_the_fold_of_the_log, position_of, run_all, shown_of
 
 CANARY = "canary-7f3a"
@@ -452,6 +454,37 @@ def test_event_that_a_hand_has_changed_is_shown_as_missing(ledger: Ledger) -> No
         True,
     )
     assert ledger.alarms
+
+
+def test_new_version_of_a_type_shows_at_once_in_every_document(ledger: Ledger) -> None:
+    """Documents of events in an older shape are made again: a reader never sees two shapes side by side."""
+    ledger.append(a_visit("A", data={"value": 12}), a_visit("B", data={"value": 3}))
+    run(ledger)
+    register_type(ledger.deps, ledger.ledger_id, TypeDraft("Visit", 1), WRITER)
+    renamed = [{"rename": {"from": "/value", "to": "/crp"}}]
+    register_type(ledger.deps, ledger.ledger_id, TypeDraft("Visit", 2, upcast=renamed), WRITER)
+    assert state_of(ledger, "patient-A").document == {"crp": 12}
+    ledger.append(a_visit("A", schema_version=2, data={"crp": 13}), a_visit("B", schema_version=1, data={"value": 4}))
+    run(ledger)
+    assert state_of(ledger, "patient-A").document == {"crp": 13}
+    assert state_of(ledger, "patient-B").document == {"crp": 4}
+    assert activity_of(ledger, "patient:A").document["types"] == {"Visit": 2}
+
+
+def test_event_of_a_version_that_nobody_knows_is_counted(ledger: Ledger) -> None:
+    """It goes in as it was recorded, the answer says so, and it shows in its new shape once the way is known."""
+    ledger.append(a_visit("A", schema_version=2, data={"value": 12}))
+    register_type(ledger.deps, ledger.ledger_id, TypeDraft("Visit", 1), WRITER)
+    run(ledger)
+    assert (state_of(ledger, "patient-A").document, state_of(ledger, "patient-A").unknown_versions) == (
+        {"value": 12},
+        1,
+    )
+    register_type(ledger.deps, ledger.ledger_id, TypeDraft("Visit", 2, upcast=[]), WRITER)
+    assert (state_of(ledger, "patient-A").document, state_of(ledger, "patient-A").unknown_versions) == (
+        {"value": 12},
+        0,
+    )
 
 
 class Broken:

@@ -11,10 +11,11 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import JsonObject
+from ledger.domain.names import word_fault
 from ledger.domain.projection import DocumentFold, Projection
 from ledger.domain.query import NameOrRef
 from ledger.domain.state import HiddenParts
@@ -104,9 +105,14 @@ def list_documents(
     min_position: int | None = None,
     timeout: float = 0.0,
 ) -> ReadModelAnswer:
-    """A page of the documents of a bucket (None: all), in order of their keys. Raises ``InvalidError`` for a cursor
-    that is not of this list, ``BusyError`` when nobody has begun with the projection."""
-    after = _decode_cursor(cursor, projection.name, bucket) if cursor is not None else None
+    """A page of the documents of a bucket (None: all), in order of their keys.
+
+    With a cursor the bucket is the one that it pins; another beside it is an error. Raises ``InvalidError`` for a
+    cursor that is not of this list, ``BusyError`` when nobody has begun with the projection.
+    """
+    after = None
+    if cursor is not None:
+        bucket, after = _decode_cursor(cursor, projection.name, bucket)
     if min_position is not None:
         wait_for(deps, ledger_id, projection.name, min_position, timeout)
     models = deps.derived.read_models
@@ -166,14 +172,17 @@ def _encode_cursor(name: str, bucket: str | None, after: bytes) -> str:
     return base64.urlsafe_b64encode(document.encode()).rstrip(b"=").decode()
 
 
-def _decode_cursor(cursor: str, name: str, bucket: str | None) -> bytes:
+def _decode_cursor(cursor: str, name: str, asked: str | None) -> tuple[str | None, bytes]:
     try:
         text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        members: Any = json.loads(text)
-        after = bytes.fromhex(members[3])
-        if _encode_cursor(name, bucket, after) != cursor:
-            raise ValueError("of another list, or put together by hand")
-    except (ValueError, TypeError, LookupError, RecursionError, binascii.Error):
+        _, _, bucket, key = json.loads(text)
+        after = bytes.fromhex(key)
+        # One place has one cursor: whatever else reads as the same was put together by hand.
+        if _encode_cursor(name, bucket, after) != cursor or asked not in (None, bucket):
+            raise ValueError("not of this list")
+        if bucket is not None and word_fault(bucket.replace("-", "_")) is not None:
+            raise ValueError("no bucket looks like this")
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         fault = Fault("/cursor", "must be the 'next' of an earlier answer to the same question; or leave it out")
         raise InvalidError("the cursor is not valid", [fault]) from None
-    return after
+    return bucket, after

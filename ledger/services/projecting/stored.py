@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from ledger.domain.events import JsonObject
@@ -11,8 +11,8 @@ from ledger.domain.projection import DocumentFold, Projection, label_of
 from ledger.ports import ReadModelRow
 from ledger.services.dependencies import Dependencies
 from ledger.services.documents import DocumentKind, Draft, Sealed, open_, seal
+from ledger.services.evolution.rules import rules_of
 from ledger.services.projecting.rebuilding import FoldFailedError
-from ledger.services.timetravel.shapes import newest_versions
 
 
 def open_rows(
@@ -34,7 +34,12 @@ def open_rows(
     )
     if projection.in_clear:
         contents.update((row.key, _in_clear(row.body)) for row in rows if row.clear)
-    newest = newest_versions(deps, ledger_id) if sealed else {}
+    # What is in clear has no shape: nothing of an event was opened for it.
+    catalogue = rules_of(deps, ledger_id).catalogue if sealed else None
+
+    def newest(event_type: str) -> int | None:
+        return catalogue.newest(event_type, deps.upcasters) if catalogue is not None else None
+
     return {row.key: _fold_of(row, contents.get(row.key), newest) for row in rows}
 
 
@@ -46,7 +51,7 @@ def _in_clear(body: bytes) -> JsonObject | None:
     return content if isinstance(content, dict) else None
 
 
-def _fold_of(row: ReadModelRow, content: JsonObject | None, newest: Mapping[str, int]) -> DocumentFold | None:
+def _fold_of(row: ReadModelRow, content: JsonObject | None, newest: Callable[[str], int | None]) -> DocumentFold | None:
     if content is None:
         return None
     try:
