@@ -24,7 +24,7 @@ from tests.support.ledgers import Ledger
 __all__ = ["backend", "ledger"]
 
 ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "25"))
-EVERY = 1 if "AUDIT_LEDGER_TEST_ROUNDS" in os.environ else 12
+EVERY = 1 if "AUDIT_LEDGER_TEST_ROUNDS" in os.environ else 30
 """Of the steps that a worker can die at, each so many-th is tried, others on each engine; all of them in long runs."""
 
 
@@ -147,7 +147,7 @@ def test_a_worker_can_die_at_any_step(ledger: Ledger, *, persisted: bool) -> Non
     work(through(first, counting))
     assert_whole(first)
     assert counting.calls > 100
-    first_step = 1 + ((6 if ledger.backend.name == "sqlite" else 0) + (3 if persisted else 0)) % EVERY
+    first_step = 1 + ((15 if ledger.backend.name == "sqlite" else 0) + (7 if persisted else 0)) % EVERY
     for at in range(first_step, counting.calls + 1, EVERY):
         bank = a_bank(ledger)
         with pytest.raises(Dead):
