@@ -14,6 +14,8 @@ ROLES = ("writer", "auditor", "privacy", "admin")
 ANY = ROLES
 REF = "sub_" + "0" * 32
 ID = "00000000-0000-4000-8000-000000000000"
+NAME = "nobody-made-this"
+LEASED = {"consumer": ID, "partition": 0, "position": 0}
 EVENT = {"stream": "ward-1", "type": "Noted", "nonpersonal": {}}
 
 
@@ -37,6 +39,20 @@ MATRIX = [
     Endpoint("POST", "{ledger}/states", ("auditor",), 200, {"category": "ward"}),
     Endpoint("POST", "{ledger}/diff", ("auditor",), 404, {"stream": "ward-0", "old_as_of": "2020-01-01T00:00:00Z"}),
     Endpoint("POST", "{ledger}/history", ("auditor",), 404, {"stream": "ward-0", "path": "/beds"}),
+    Endpoint("POST", "{ledger}/subscriptions", ("auditor", "admin"), 422, {"name": "NOT VALID"}),
+    Endpoint("GET", "{ledger}/subscriptions", ("auditor", "admin"), 200),
+    Endpoint("GET", "{ledger}/subscriptions/" + NAME, ("auditor", "admin"), 404),
+    Endpoint("DELETE", "{ledger}/subscriptions/" + NAME, ("auditor", "admin"), 404),
+    Endpoint("POST", "{ledger}/subscriptions/" + NAME + "/fetch", ("auditor",), 404, {"consumer": ID}),
+    Endpoint("POST", "{ledger}/subscriptions/" + NAME + "/acknowledge", ("auditor",), 404, LEASED),
+    Endpoint("POST", "{ledger}/subscriptions/" + NAME + "/fail", ("auditor",), 404, {**LEASED, "error": "Timeout"}),
+    Endpoint("GET", "{ledger}/subscriptions/" + NAME + "/parked", ("auditor", "admin"), 404),
+    Endpoint("POST", "{ledger}/subscriptions/" + NAME + "/replay", ("auditor", "admin"), 404, {}),
+    Endpoint("POST", "{ledger}/subscriptions/" + NAME + "/restart", ("auditor", "admin"), 404),
+    Endpoint("POST", "{ledger}/read-models/" + NAME, ("auditor",), 404, {"limit": 1}),
+    Endpoint("GET", "{ledger}/projections", ("auditor", "admin"), 200),
+    Endpoint("POST", "{ledger}/projections/" + NAME + "/rebuild", ("admin",), 404),
+    Endpoint("POST", "{ledger}/projections/" + NAME + "/restart", ("admin",), 404),
     Endpoint("POST", "{ledger}/streams/lookup", ("writer", "auditor"), 404, {"stream": "ward-0"}),
     Endpoint("POST", "{ledger}/subjects/lookup", ("privacy", "auditor"), 404, {"subject": "nobody"}),
     Endpoint("GET", "{ledger}/subjects/" + REF, ("privacy", "auditor"), 404),
@@ -168,7 +184,10 @@ def test_the_table_has_every_endpoint_and_the_document_says_the_same(sqlite_serv
     table = {
         (
             row.method,
-            row.path.replace("{ledger}", "/v1/ledgers/{ledger}").replace(ID, "{id}").replace(REF, "{ref}"),
+            row.path.replace("{ledger}", "/v1/ledgers/{ledger}")
+            .replace(ID, "{id}")
+            .replace(REF, "{ref}")
+            .replace(NAME, "{name}"),
         ): row
         for row in MATRIX
     }

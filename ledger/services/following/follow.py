@@ -14,7 +14,7 @@ from uuid import UUID
 from ledger.domain.events import OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef, PinnedQuery
 from ledger.services.dependencies import Dependencies
-from ledger.services.evolution.current import open_current
+from ledger.services.evolution.current import open_current, open_recorded
 from ledger.services.following.scanning import WINDOW, scan
 from ledger.services.read import find_filter, pin_query
 
@@ -91,12 +91,14 @@ def follow_pages(
     *,
     stop: Callable[[], bool] = never,
     quiet: float = QUIET_SECONDS,
+    as_recorded: bool = False,
 ) -> Iterator[FollowedPage]:
     """The same in pages, of any query without ``as_of`` in the order of recording.
 
     The first page comes at once, with events or without; later an empty one whenever nothing came for ``quiet``
-    seconds.
+    seconds. Events are shown in the newest shape of their types, or ``as_recorded``.
     """
+    shown = open_recorded if as_recorded else open_current
     position = query.after_position
     pinned: PinnedQuery | None = None
     while not stop():
@@ -113,7 +115,7 @@ def follow_pages(
                 position = last
                 continue
             step = scan(deps, ledger_id, which, PAGE)
-            events, position = open_current(deps, ledger_id, step.rows), step.end
+            events, position = shown(deps, ledger_id, step.rows), step.end
         yield FollowedPage(events, position)
         if not events:
             deps.store.wait_for_growth(ledger_id, size, quiet)

@@ -19,11 +19,12 @@ CONTRACT = {
     403: {"forbidden"},
     404: {"not-found"},
     405: {"method-not-allowed"},
-    409: {"version-conflict", "id-conflict", "partly-recorded", "already-exists"},
+    409: {"version-conflict", "id-conflict", "partly-recorded", "already-exists", "lease-lost"},
     410: {"subject-erased"},
     413: {"too-large"},
     415: {"unsupported-media-type"},
     422: {"invalid"},
+    429: {"slow-down"},
     500: {"internal-error", "integrity-error"},
     503: {"vault-unavailable", "store-unavailable", "not-ready"},
 }
@@ -51,8 +52,8 @@ def test_the_codes_are_those_of_the_contract() -> None:
 
 
 def test_what_is_unavailable_says_when_to_come_back() -> None:
-    """Every 503 has ``Retry-After``."""
-    assert all((kind.retry_after is not None) == (kind.status == 503) for kind in ALL_KINDS)
+    """Every 429 and 503 has ``Retry-After``."""
+    assert all((kind.retry_after is not None) == (kind.status in (429, 503)) for kind in ALL_KINDS)
 
 
 def test_a_problem_has_the_members_of_the_rfc() -> None:
