@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ledger.domain.query import AsOf, EventQuery, NameOrRef
 
-_PAGING: Final = frozenset({"limit", "cursor", "proof"})
+_PAGING: Final = frozenset({"limit", "cursor", "proof", "as_recorded"})
 _DEFAULTS: Final[dict[str, object]] = {"after_version": 0, "order_by": "recorded", "order": "asc"}
 
 

@@ -130,6 +130,16 @@ class Flag(fields.Boolean):
         return value
 
 
+class FlagText(fields.Boolean):
+    """The same in a URL."""
+
+    @override
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> bool:
+        if value not in ("true", "false"):
+            raise ValidationError("must be true or false")
+        return bool(value == "true")
+
+
 class Choice(fields.String):
     """One of a few words."""
 

@@ -1,15 +1,14 @@
-"""Ask about events: queries, the feed, single events, streams."""
+"""Ask about events: queries, single events, streams."""
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
-from flask import Response, current_app, request
+from flask import Response, request
 
-from api.asking import asks_something, feed_asks_something, feed_of, needed, query_of
+from api.asking import asks_something, needed, query_of
 from api.auth import allowed
-from api.context import STOPPING, open_service, waiters
+from api.context import open_service
 from api.json_text import JSON, NDJSON, json_response
 from api.ndjson import stream_events
 from api.rendering import render_event, render_page, render_stream
@@ -17,13 +16,11 @@ from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers, requests
 from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.ids import parse_uuid
-from ledger.domain.query import EventQuery
 from ledger.errors import Fault, InvalidError, NotFoundError
-from ledger.services.read import Page, export_events, find_stream, get_event, query_events
+from ledger.services.read import export_events, find_stream, get_event, query_events
 
 blueprint = Endpoints("Reading", __name__, description="What was recorded, as of any moment, less what is erased.")
 
-POLL_SECONDS: Final = 0.05
 _BODY_PROBLEMS: Final = (400, 413, 415, 422)
 
 
@@ -44,66 +41,28 @@ def query(body: dict[str, Any], ledger: LedgerInfo) -> Response:
     if request.accept_mimetypes.best_match([JSON, NDJSON]) == NDJSON:
         if cursor is not None:
             raise InvalidError("a stream has no pages", [Fault("/cursor", "must be null in a stream")])
-        return stream_events(export_events(deps, ledger.ledger_id, query_of(body)))
+        return stream_events(export_events(deps, ledger.ledger_id, query_of(body), as_recorded=body["as_recorded"]))
     asked = query_of(body) if cursor is None or asks_something(body) else None
-    return json_response(render_page(query_events(deps, ledger.ledger_id, asked, cursor=cursor, limit=body["limit"])))
-
-
-@blueprint.route("/v1/ledgers/<ledger>/events")
-@allowed(AccessRole.AUDITOR)
-@blueprint.takes(requests.Follow, location="query")
-@blueprint.response(200, answers.Page)
-@blueprint.problems(422, *LEDGER_PROBLEMS)
-def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
-    """Follow the ledger: the events after a position.
-
-    With `wait`, the answer waits for the first one to come, but no longer than that, and may come sooner with no
-    events: then ask again.
-    """
-    cursor = parameters.get("cursor")
-    if cursor is not None:
-        again = feed_of(parameters) if feed_asks_something(parameters) else None
-        deps = open_service().deps
-        page = query_events(deps, ledger.ledger_id, again, cursor=cursor, limit=parameters["limit"])
-        return json_response(render_page(page))
-    asked = feed_of(parameters)
-    page = _next_page(ledger, asked, parameters["limit"])
-    if parameters["wait"] and asked.as_of is None and not page.events:
-        page = _awaited(ledger, asked, parameters["limit"], page, time.monotonic() + parameters["wait"])
+    page = query_events(
+        deps, ledger.ledger_id, asked, cursor=cursor, limit=body["limit"], as_recorded=body["as_recorded"]
+    )
     return json_response(render_page(page))
-
-
-def _next_page(ledger: LedgerInfo, asked: EventQuery, limit: int) -> Page:
-    return query_events(open_service().deps, ledger.ledger_id, asked, cursor=None, limit=limit)
-
-
-def _awaited(ledger: LedgerInfo, asked: EventQuery, limit: int, page: Page, deadline: float) -> Page:
-    """Look at the head until there is a page with events, or the time is up. No connection is held meanwhile."""
-    turn = waiters()
-    # Who waits takes up a thread. When too many do, the others are answered at once: they just ask again.
-    if not turn.acquire(blocking=False):
-        return page
-    store, stopping = open_service().deps.store, current_app.extensions[STOPPING]
-    try:
-        while not page.events and time.monotonic() < deadline and not stopping():
-            time.sleep(POLL_SECONDS)
-            if store.head(ledger.ledger_id).size - 1 > page.as_of.position:
-                page = _next_page(ledger, asked, limit)
-    finally:
-        turn.release()
-    return page
 
 
 @blueprint.route("/v1/ledgers/<ledger>/events/<id>")
 @allowed(AccessRole.AUDITOR)
+@blueprint.takes(requests.Showing, location="query")
 @blueprint.response(200, answers.Event)
-@blueprint.problems(*LEDGER_PROBLEMS)
-def show(ledger: LedgerInfo, id: str) -> Response:
+@blueprint.problems(422, *LEDGER_PROBLEMS)
+def show(parameters: dict[str, Any], ledger: LedgerInfo, id: str) -> Response:
     """Show one event."""
     event_id = parse_uuid(id)
     if event_id is None:
         raise NotFoundError("there is no event of this id in this ledger")
-    return json_response(render_event(get_event(open_service().deps, ledger.ledger_id, event_id)))
+    deps = open_service().deps
+    return json_response(
+        render_event(get_event(deps, ledger.ledger_id, event_id, as_recorded=parameters["as_recorded"]))
+    )
 
 
 @blueprint.route("/v1/ledgers/<ledger>/streams/lookup", methods=["POST"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from marshmallow import Schema, fields
 
 from api.fields import Choice, Identifier, Ref, Time
 from api.schemas.requests import ERASURE_STATES
 from ledger.domain.access import AccessRole
+from ledger.domain.events import SchemaStatus
 
 
 class ProblemPlace(Schema):
@@ -146,7 +149,9 @@ class Event(Schema):
     position = fields.Integer(required=True)
     id = Identifier(required=True)
     type = fields.String(required=True)
-    schema_version = fields.Integer(required=True)
+    schema_version = fields.Integer(required=True, metadata={"description": "As recorded."})
+    shown_version = fields.Integer(required=True, metadata={"description": "Whose shape the event is shown in."})
+    schema_status = Choice(*get_args(SchemaStatus), required=True)
     stream = fields.String(required=True, allow_none=True)
     stream_ref = Ref("str", required=True)
     stream_version = fields.Integer(required=True)

@@ -10,6 +10,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validates_schema
 from api.fields import (
     Choice,
     Flag,
+    FlagText,
     Identifier,
     Items,
     MomentField,
@@ -39,7 +40,7 @@ MOST_PURPOSES: Final = 64
 LONGEST_WAIT: Final = 60
 """Seconds."""
 
-ERASURE_STATES: Final = ("requested", "approved", "rejected", "shredding", "erased")
+ERASURE_STATES: Final = ("requested", "approved", "rejected", "shredding", "erased", "failed")
 
 _GROUND: Final = re.compile(r"[A-Za-z0-9 ().,:;/_-]{1,128}", re.ASCII)
 AS_OF: Final = {
@@ -54,6 +55,11 @@ AS_OF: Final = {
         },
         {"type": "null"},
     ],
+}
+
+AS_RECORDED: Final = {
+    "default": False,
+    "description": "Show events in the shape in which they were recorded, and not in the newest one of their types.",
 }
 
 
@@ -205,6 +211,7 @@ class Query(Request):
     limit = WholeNumber(1, LIMIT, load_default=DEFAULT_LIMIT, metadata={"default": DEFAULT_LIMIT})
     cursor = PlainText(allow_none=True, metadata={"description": "The `next` of the page before."})
     proof = Flag(load_default=False, metadata={"default": False})
+    as_recorded = Flag(load_default=False, metadata=AS_RECORDED)
 
     @validates_schema
     def _no_proofs_yet(self, data: dict[str, Any], **_: Any) -> None:
@@ -212,7 +219,13 @@ class Query(Request):
             raise ValidationError({"proof": ["must be false: this version gives no proofs yet"]})
 
 
-class Follow(Request):
+class Showing(Request):
+    """The query parameters of one event."""
+
+    as_recorded = FlagText(load_default=False, metadata=AS_RECORDED)
+
+
+class Follow(Showing):
     """The query parameters of the feed."""
 
     after = WholeNumber(-1, LARGEST_VERSION, digits=True, load_default=-1, metadata={"default": -1})

@@ -158,29 +158,42 @@ def build_catalogue(types: Iterable[EventType]) -> Catalogue:
 
 def bring_up(event: OpenedEvent, catalogue: Catalogue, upcasters: Upcasters) -> OpenedEvent:
     """Show an event in the newest version of its type; as it was recorded, and flagged, where that cannot be."""
-    envelope = event.recorded.envelope
-    version = envelope.schema_version
-    newest = catalogue.newest(envelope.event_type, upcasters)
-    if newest is None:
-        return _shown(event, "unregistered")
-    if version == newest:
-        return _shown(event, "current")
-    ways = range(version, newest) if 1 <= version < newest else ()
-    known = catalogue.steps.keys() | upcasters.functions.keys()
-    if not ways or any((envelope.event_type, old) not in known for old in ways):
-        return _shown(event, "unknown-version")
+    status = _status(event, catalogue, upcasters)
+    if status != "upcast":
+        return _shown(event, status)
     try:
-        return _led(event, newest, catalogue, upcasters)
+        return _led(event, catalogue, upcasters)
     except Exception:  # noqa: BLE001 - somebody's function failed on somebody's event: neither may hide the others
         return _shown(event, "failed")
+
+
+def leave_down(event: OpenedEvent, catalogue: Catalogue, upcasters: Upcasters) -> OpenedEvent:
+    """Show an event as it was recorded, and say how that stands to the newest version of its type."""
+    status = _status(event, catalogue, upcasters)
+    return _shown(event, "as-recorded" if status == "upcast" else status)
+
+
+def _status(event: OpenedEvent, catalogue: Catalogue, upcasters: Upcasters) -> SchemaStatus:
+    """``upcast``: there is a way to the newest version."""
+    event_type, version = event.recorded.envelope.event_type, event.recorded.envelope.schema_version
+    newest = catalogue.newest(event_type, upcasters)
+    if newest is None:
+        return "unregistered"
+    if version == newest:
+        return "current"
+    if not 1 <= version < newest:
+        return "unknown-version"
+    ways = ((event_type, old) for old in range(version, newest))
+    return "upcast" if all(way in catalogue.steps or way in upcasters.functions for way in ways) else "unknown-version"
 
 
 def _shown(event: OpenedEvent, status: SchemaStatus) -> OpenedEvent:
     return replace(event, schema_status=status, shown_version=event.recorded.envelope.schema_version)
 
 
-def _led(event: OpenedEvent, newest: int, catalogue: Catalogue, upcasters: Upcasters) -> OpenedEvent:
+def _led(event: OpenedEvent, catalogue: Catalogue, upcasters: Upcasters) -> OpenedEvent:
     event_type = event.recorded.envelope.event_type
+    newest = catalogue.newest(event_type, upcasters) or 0
     data = event.subject.data if event.subject is not None else None
     nonpersonal = event.nonpersonal
     for old in range(event.recorded.envelope.schema_version, newest):

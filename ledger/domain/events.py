@@ -13,10 +13,10 @@ JsonObject = dict[str, Any]
 
 ExpectedVersion = int | Literal["any", "exists"]
 RedactionReason = Literal["erased", "restricted", "unreadable"]
-SchemaStatus = Literal["unregistered", "current", "upcast", "unknown-version", "failed"]
+SchemaStatus = Literal["unregistered", "current", "upcast", "as-recorded", "unknown-version", "failed"]
 """In which shape an event is shown: as recorded because its type is not registered; as recorded because that is the
-newest version; brought to the newest version; or as recorded although it is of another version, because nobody knows
-that version, or the way from it failed on this event."""
+newest version; brought to the newest version; or as recorded although there is a newer version, because that was asked
+for, because nobody knows the way from its version, or because that way failed on this event."""
 
 PARTS: Final = 64
 """Parts of one event, at most."""

@@ -27,8 +27,8 @@ from ledger.domain.query import (
 )
 from ledger.errors import Fault, InvalidError, NotFoundError
 from ledger.services.dependencies import Dependencies
+from ledger.services.evolution.current import open_current, open_recorded
 from ledger.services.moments import last_position_at, resolve_as_of
-from ledger.services.opening import open_events
 
 EXPORT_PAGE: Final = 500
 """Events of an export that are in memory at a time, at most; keys are looked at anew for each such page (I7)."""
@@ -53,9 +53,15 @@ class Page:
 
 
 def query_events(
-    deps: Dependencies, ledger_id: UUID, query: EventQuery | None, *, cursor: str | None, limit: int
+    deps: Dependencies,
+    ledger_id: UUID,
+    query: EventQuery | None,
+    *,
+    cursor: str | None,
+    limit: int,
+    as_recorded: bool = False,
 ) -> Page:
-    """One page of the events that match.
+    """One page of the events that match, each in the newest shape of its type, or ``as_recorded``.
 
     With a cursor the query is what the cursor pins; a ``query`` beside it must be the same question.
     Raises ``InvalidError``.
@@ -71,7 +77,7 @@ def query_events(
     moment = _moment(deps, ledger_id, pinned)
     which = find_filter(deps, ledger_id, pinned)
     rows, more = _page_of(deps, ledger_id, which, place, limit) if which is not None else ([], False)
-    events = open_events(deps, ledger_id, rows)
+    events = _opened(deps, ledger_id, rows, as_recorded=as_recorded)
     return Page(moment, events, encode_cursor(pinned, place_of(rows[-1], which)) if more and which else None)
 
 
@@ -91,17 +97,23 @@ def _page_of(
     return rows, False
 
 
-def export_events(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> Iterator[Sequence[OpenedEvent]]:
+def export_events(
+    deps: Dependencies, ledger_id: UUID, query: EventQuery, *, as_recorded: bool = False
+) -> Iterator[Sequence[OpenedEvent]]:
     """All events that match, as of one moment, in pages. Memory stays constant, and every page looks at the keys anew:
     an erasure that is acknowledged meanwhile holds for all pages that begin after it (I7)."""
     pinned = pin_query(deps, ledger_id, query)
     which = find_filter(deps, ledger_id, pinned)
-    return _pages(deps, ledger_id, which) if which is not None else iter(())
+    if which is None:
+        return iter(())
+    chunks = _chunks(deps, ledger_id, which, None, None)
+    return (_opened(deps, ledger_id, rows, as_recorded=as_recorded) for rows in chunks)
 
 
-def _pages(deps: Dependencies, ledger_id: UUID, which: EventFilter) -> Iterator[Sequence[OpenedEvent]]:
-    for rows in _chunks(deps, ledger_id, which, None, None):
-        yield open_events(deps, ledger_id, rows)
+def _opened(
+    deps: Dependencies, ledger_id: UUID, rows: Sequence[RecordedEvent], *, as_recorded: bool
+) -> list[OpenedEvent]:
+    return open_recorded(deps, ledger_id, rows) if as_recorded else open_current(deps, ledger_id, rows)
 
 
 def _chunks(
@@ -125,12 +137,12 @@ def _sealed_bytes(rows: Sequence[RecordedEvent]) -> int:
     return sum(len(part.sealed) for row in rows for part in row.parts)
 
 
-def get_event(deps: Dependencies, ledger_id: UUID, event_id: UUID) -> OpenedEvent:
+def get_event(deps: Dependencies, ledger_id: UUID, event_id: UUID, *, as_recorded: bool = False) -> OpenedEvent:
     """One event by its id. Raises ``NotFoundError``."""
     row = deps.store.find_events(ledger_id, [event_id]).get(event_id)
     if row is None:
         raise NotFoundError("there is no event of this id in this ledger")
-    return open_events(deps, ledger_id, [row])[0]
+    return _opened(deps, ledger_id, [row], as_recorded=as_recorded)[0]
 
 
 def find_stream(deps: Dependencies, ledger_id: UUID, stream: NameOrRef) -> tuple[bytes, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from ledger.domain.catalogue import bring_up
+from ledger.domain.catalogue import Catalogue, bring_up, leave_down
 from ledger.domain.events import OpenedEvent, RecordedEvent, Role
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.rules import rules_of
@@ -23,6 +23,19 @@ def open_current(
     opened = open_events(deps, ledger_id, events, roles)
     if not opened:
         return opened
-    # After the events were read: whoever recorded one in a new version had registered that before.
-    catalogue = rules_of(deps, ledger_id).catalogue
+    catalogue = _catalogue(deps, ledger_id)
     return [bring_up(event, catalogue, deps.upcasters) for event in opened]
+
+
+def open_recorded(deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent]) -> list[OpenedEvent]:
+    """Open events and leave them in the shape in which they were recorded; ``schema_status`` says what that is now."""
+    opened = open_events(deps, ledger_id, events)
+    if not opened:
+        return opened
+    catalogue = _catalogue(deps, ledger_id)
+    return [leave_down(event, catalogue, deps.upcasters) for event in opened]
+
+
+def _catalogue(deps: Dependencies, ledger_id: UUID) -> Catalogue:
+    # Asked after the events were read: whoever recorded one in a new version had registered that before.
+    return rules_of(deps, ledger_id).catalogue
