@@ -6,7 +6,7 @@ HTTP is behind these methods too. ``api.wiring.open_ledger`` opens one from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from ledger.services.commanding import processes
 from ledger.services.commanding.handling import Handled, handle
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
+from ledger.services.evolution.copying import CopyReport, Transform, copy_stream
 from ledger.services.evolution.types import Registration, register_type
 from ledger.services.following.consumer import consume
 from ledger.services.following.delivery import DEFAULT_BATCH, DEFAULT_LEASE
@@ -116,17 +117,26 @@ class OpenLedger:
         draft = TypeDraft(event_type, version, schema, nonpersonal_schema, upcast, closes_stream)
         return register_type(self.deps, self.ledger_id, draft, self.recorded_by)
 
+    def copy_stream(self, source: Name, target: str, transforms: Mapping[str, Transform]) -> CopyReport:
+        """Copy a stream to a new one, its events transformed by their types, and end the old one."""
+        return copy_stream(self.deps, self.ledger_id, _who(source), target, transforms, recorded_by=self.recorded_by)
+
     # Reading
 
-    def event(self, event_id: UUID) -> OpenedEvent:
-        """One event."""
-        return get_event(self.deps, self.ledger_id, event_id)
+    def event(self, event_id: UUID, *, as_recorded: bool = False) -> OpenedEvent:
+        """One event, in the newest shape of its type or as it was recorded."""
+        return get_event(self.deps, self.ledger_id, event_id, as_recorded=as_recorded)
 
     def query(
-        self, question: EventQuery | None = None, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+        self,
+        question: EventQuery | None = None,
+        *,
+        cursor: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        as_recorded: bool = False,
     ) -> Page:
         """A page of the events that match; without a question, of all."""
-        return query_events(self.deps, self.ledger_id, question, cursor=cursor, limit=limit)
+        return query_events(self.deps, self.ledger_id, question, cursor=cursor, limit=limit, as_recorded=as_recorded)
 
     def state(
         self,
