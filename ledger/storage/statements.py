@@ -56,15 +56,28 @@ def select_versions(connection: Connection, ledger_id: UUID, stream_refs: Collec
     """
     versions: dict[bytes, int] = {}
     for chunk in in_chunks(stream_refs):
-        wanted = sa.values(sa.column("stream_ref", sa.LargeBinary), name="wanted").data([(ref,) for ref in chunk]).cte()
-        newest = (
-            sa.select(sa.func.max(events.c.stream_version))
-            .where(events.c.ledger_id == ledger_id, events.c.stream_ref == wanted.c.stream_ref)
-            .scalar_subquery()
-        )
-        rows = connection.execute(sa.select(wanted.c.stream_ref, newest)).all()
+        if len(chunk) == 1:
+            # Much the most frequent case, and a statement that SQLAlchemy need not compile anew each time.
+            version = connection.execute(_select_newest(ledger_id, sa.literal(chunk[0]))).scalar_one_or_none()
+            rows = [(chunk[0], version)]
+        else:
+            columns = sa.column("stream_ref", sa.LargeBinary)
+            wanted = sa.values(columns, name="wanted").data([(ref,) for ref in chunk]).cte()
+            newest = _select_newest(ledger_id, wanted.c.stream_ref).scalar_subquery()
+            rows = [tuple(row) for row in connection.execute(sa.select(wanted.c.stream_ref, newest))]
         versions.update((ref, version) for ref, version in rows if version is not None)
     return versions
+
+
+def _select_newest(ledger_id: UUID, stream_ref: sa.ColumnElement[bytes]) -> sa.Select[Any]:
+    # Not max(): PostgreSQL, which takes a stream for short as long as it has no statistics, would read all of it.
+    columns = events.c
+    return (
+        sa.select(columns.stream_version)
+        .where(columns.ledger_id == ledger_id, columns.stream_ref == stream_ref)
+        .order_by(columns.stream_version.desc())
+        .limit(1)
+    )
 
 
 def select_dead(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> frozenset[bytes]:

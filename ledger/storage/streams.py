@@ -153,25 +153,26 @@ def _events_of_keys() -> sa.Join:
 
 
 def _select_ranges(ledger_id: UUID, ranges: Sequence[StreamRange], position: int) -> sa.Select[Any]:
-    columns = (
-        sa.column("stream_ref", sa.LargeBinary),
-        sa.column("first_version", sa.BigInteger),
-        sa.column("last_version", sa.BigInteger),
-    )
-    data = [(wanted.stream_ref, wanted.first_version, wanted.last_version) for wanted in ranges]
-    wanted = sa.values(*columns, name="wanted").data(data).cte()
-    return (
-        sa.select(events)
-        .select_from(
-            wanted.join(
-                events,
-                sa.and_(
-                    events.c.stream_ref == wanted.c.stream_ref,
-                    # Versions have no gaps (I3), so a range of them is a walk along the index that ends by itself.
-                    events.c.stream_version.between(wanted.c.first_version, wanted.c.last_version),
-                ),
-            )
+    """Versions have no gaps (I3), so a range of them is a walk along the index that ends by itself."""
+    columns = events.c
+    statement = sa.select(events).where(columns.ledger_id == ledger_id, columns.position <= position)
+    if len(ranges) == 1:
+        # Much the most frequent case, and a statement that SQLAlchemy need not compile anew each time.
+        (only,) = ranges
+        versions = columns.stream_version.between(only.first_version, only.last_version)
+        return statement.where(columns.stream_ref == only.stream_ref, versions).order_by(columns.stream_version)
+    wanted = (
+        sa.values(
+            sa.column("stream_ref", sa.LargeBinary),
+            sa.column("first_version", sa.BigInteger),
+            sa.column("last_version", sa.BigInteger),
+            name="wanted",
         )
-        .where(events.c.ledger_id == ledger_id, events.c.position <= position)
-        .order_by(events.c.stream_ref, events.c.stream_version)
+        .data([(one.stream_ref, one.first_version, one.last_version) for one in ranges])
+        .cte()
     )
+    in_range = sa.and_(
+        columns.stream_ref == wanted.c.stream_ref,
+        columns.stream_version.between(wanted.c.first_version, wanted.c.last_version),
+    )
+    return statement.select_from(wanted.join(events, in_range)).order_by(columns.stream_ref, columns.stream_version)

@@ -40,7 +40,7 @@ def run(report: Report) -> None:
         report.heading(f"timetravel on {engine}")
         _measure_distances(report, engine)
         _measure_length(report, engine)
-        _measure_states(report, engine)
+        _measure_over_http(report, engine)
 
 
 def _an_event(stream: str, number: int) -> dict[str, Any]:
@@ -93,8 +93,7 @@ def _keep_nothing(_ref: bytes, _folded: Folded) -> None:
 
 
 def _measure_length(report: Report, engine: Engine) -> None:
-    """A long stream against one of 100 events, at moments that are as far behind the nearest snapshot, and at its worst
-    moment against the newest state of the short one."""
+    """A long stream against one of 100 events, at moments that are as far behind the nearest snapshot."""
     long = report.size(5_000, 100_000)
     with report.fresh_service(engine) as service:
         deps, ledger_id = service.deps, new_ledger(service).ledger_id
@@ -112,11 +111,6 @@ def _measure_length(report: Report, engine: Engine) -> None:
                     partial(_ask_often, deps, ledger_id, long_ref, moment),
                     COST_BAR,
                 )
-        report.ratio(
-            f"state of {long} events at its slowest moment ÷ newest state of {SHORT} events, from its snapshot",
-            partial(_ask_often, deps, ledger_id, short_ref, SHORT - 1),
-            partial(_ask_often, deps, ledger_id, long_ref, SHORT + long - 2),
-        )
 
 
 def _ask_often(deps: Dependencies, ledger_id: UUID, ref: bytes, position: int) -> None:
@@ -124,24 +118,43 @@ def _ask_often(deps: Dependencies, ledger_id: UUID, ref: bytes, position: int) -
         stream_state(deps, ledger_id, NameOrRef(None, ref), AsOf(position=position))
 
 
-def _measure_states(report: Report, engine: Engine) -> None:
-    """One question for many states against one question each, over HTTP."""
-    count = report.size(200, 1000)
+def _measure_over_http(report: Report, engine: Engine) -> None:
+    """What a client sees: the slowest moment of a long stream against the quickest of a short one, and one question for
+    many states against one question each."""
+    long, count = report.size(5_000, 100_000), report.size(200, 1000)
     with report.served(engine) as server:
         client, path = server.client, server.make_ledger("bench")
-        events = [_an_event(f"patient-{number % count}", number) for number in range(3 * count)]
-        for start in range(0, len(events), BATCH):
-            answer = client.post(f"{path}/events", {"events": events[start : start + BATCH]})
-            if answer.status != 201:
-                raise RuntimeError(f"the benchmark could not append: {answer.status}")
+        _send(client, path, [_an_event("lab-short", number) for number in range(SHORT)])
+        _send(client, path, [_an_event("lab-long", number) for number in range(long)])
+        report.ratio(
+            f"state of {long} events, its slowest moment ÷ of {SHORT} events, from its snapshot; over HTTP",
+            partial(_ask_at, client, path, "lab-short", SHORT - 1),
+            partial(_ask_at, client, path, "lab-long", SHORT + long // 2 + EVERY - 2),
+            COST_BAR,
+        )
+        _send(client, path, [_an_event(f"patient-{number % count}", number) for number in range(3 * count)])
         refs = [state["stream_ref"] for state in _ask_states(client, path, count)]
         report.ratio(
-            f"{count} × state ÷ one page of {count} states, over HTTP, a connection each",
+            f"{count} × state ÷ one page of {count} states; over HTTP",
             partial(_ask_states, client, path, count),
             partial(_ask_each, client, path, refs),
             STATES_BAR,
             rounds=report.size(3, 5),
         )
+
+
+def _send(client: Client, path: str, events: Sequence[dict[str, Any]]) -> None:
+    for start in range(0, len(events), BATCH):
+        answer = client.post(f"{path}/events", {"events": events[start : start + BATCH]})
+        if answer.status != 201:
+            raise RuntimeError(f"the benchmark could not append: {answer.status}")
+
+
+def _ask_at(client: Client, path: str, stream: str, position: int) -> None:
+    for _ in range(SEVERAL):
+        answer = client.post(f"{path}/state", {"stream": stream, "as_of": {"position": position}})
+        if answer.status != 200:
+            raise RuntimeError(f"the benchmark could not ask: {answer.status}")
 
 
 def _ask_states(client: Client, path: str, count: int) -> Sequence[dict[str, Any]]:

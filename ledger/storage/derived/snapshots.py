@@ -138,28 +138,33 @@ def _select_with_leaf(sealed: sa.ColumnElement[bytes]) -> sa.Select[Any]:
 
 
 def _select_nearest(ledger_id: UUID, fold: str, stream_refs: Sequence[bytes], position: int) -> sa.Select[Any]:
+    columns = snapshots.c
+    statement = _select_with_leaf(columns.sealed).where(columns.ledger_id == ledger_id, columns.fold == fold)
+    if len(stream_refs) == 1:
+        # Much the most frequent case, and a statement that SQLAlchemy need not compile anew each time.
+        of_stream = statement.where(columns.stream_ref == stream_refs[0], columns.position <= position)
+        return of_stream.order_by(columns.position.desc()).limit(1)
     wanted = sa.values(sa.column("stream_ref", sa.LargeBinary), name="wanted").data([(ref,) for ref in stream_refs])
     each = wanted.cte()
     earlier = snapshots.alias()
-    # One step down the index ``snapshots_by_position`` for each stream, however many snapshots it has.
+    # One step down the index ``snapshots_by_position`` for each stream, however many snapshots it has. (With max()
+    # PostgreSQL would read them all as long as it has no statistics.)
     nearest = (
-        sa.select(sa.func.max(earlier.c.position))
+        sa.select(earlier.c.position)
         .where(
             earlier.c.ledger_id == ledger_id,
             earlier.c.stream_ref == each.c.stream_ref,
             earlier.c.fold == fold,
             earlier.c.position <= position,
         )
+        .order_by(earlier.c.position.desc())
+        .limit(1)
         .correlate(each)
         .scalar_subquery()
     )
     places = sa.select(each.c.stream_ref, nearest.label("position")).cte()
-    columns = snapshots.c
-    return (
-        _select_with_leaf(columns.sealed)
-        .join(places, sa.and_(places.c.stream_ref == columns.stream_ref, places.c.position == columns.position))
-        .where(columns.ledger_id == ledger_id, columns.fold == fold)
-    )
+    at_place = sa.and_(places.c.stream_ref == columns.stream_ref, places.c.position == columns.position)
+    return statement.join(places, at_place)
 
 
 def _snapshot_from(row: sa.Row[Any]) -> Snapshot:
