@@ -144,7 +144,7 @@ def render_erasure(erasure: Erasure) -> dict[str, Any]:
     entry = erasure.entry
     return {
         "id": str(entry.erasure_id),
-        "state": "erased" if entry.done else "shredding",
+        "state": erasure.state,
         "subject_ref": format_ref("sub", entry.subject_ref),
         "purposes": list(entry.purposes) if entry.purposes is not None else None,
         "ground": entry.ground,
