@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from threading import BoundedSemaphore
 from typing import Any, Final
 
@@ -12,16 +13,47 @@ from flask import Flask, Response, g, request
 from flask_smorest import Api
 
 from api.bodies import body_of
-from api.context import EXTENSION, STOPPING, WAITERS, request_id
+from api.context import COUNTERS, EXTENSION, STOPPING, WAITERS, counters, request_id
 from api.json_text import json_bytes
 from api.logs import LOGGER
+from api.metrics import Counters
 from api.problems import register_problems
-from api.routes import api_keys, appending, documentation, erasures, health, ledgers, reading, subjects, timetravel
+from api.routes import (
+    api_keys,
+    appending,
+    documentation,
+    erasures,
+    following,
+    health,
+    ledgers,
+    policy,
+    read_models,
+    reading,
+    subjects,
+    subscriptions,
+    timetravel,
+    types,
+)
 from api.schemas import answers, requests
 from api.wiring import Service
+from ledger.domain.access import AccessRole
 
 API_VERSION: Final = "1"
-_BLUEPRINTS: Final = (ledgers, appending, reading, timetravel, subjects, erasures, api_keys, health)
+_BLUEPRINTS: Final = (
+    ledgers,
+    appending,
+    reading,
+    following,
+    subscriptions,
+    timetravel,
+    read_models,
+    subjects,
+    erasures,
+    types,
+    policy,
+    api_keys,
+    health,
+)
 _DESCRIPTION: Final = """An append-only ledger that can prove its past, answer questions about any moment of it, and
 still forget a person. Names never travel in URLs; an error never repeats personal data of the request."""
 
@@ -41,13 +73,17 @@ class _Api(Api):
         """Ours is in the bodies."""
 
 
-def create_app(service: Service, *, stopping: Callable[[], bool] = lambda: False) -> Flask:
-    """The application for a service. ``stopping``: whether this process is shutting down, so that nobody waits on."""
+def create_app(
+    service: Service, *, stopping: Callable[[], bool] = lambda: False, counts: Counters | None = None
+) -> Flask:
+    """The application for a service. ``stopping``: whether this process is shutting down, so that nobody waits on;
+    ``counts``: what this process has counted so far."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # Else an address with a doubled slash is redirected, and the redirection repeats it.
     app.url_map.merge_slashes = False
     app.extensions[EXTENSION] = service
+    app.extensions[COUNTERS] = counts or Counters()
     app.extensions[STOPPING] = stopping
     app.extensions[WAITERS] = BoundedSemaphore(max(1, service.settings.threads // 2))
     app.before_request(_begin)
@@ -96,7 +132,7 @@ def _log_request(response: Response) -> None:
     """One line when the answer is ready, or (a stream) when it was sent. Addresses without what stands in their
     places: somebody may have put a name there."""
     began: float = g.began
-    line = {
+    line: dict[str, Any] = {
         "request_id": request_id(),
         "method": request.method,
         "route": request.url_rule.rule if request.url_rule is not None else None,
@@ -104,8 +140,13 @@ def _log_request(response: Response) -> None:
         "key_id": str(g.api_key.key_id) if "api_key" in g else None,
     }
 
+    question = AccessRole.AUDITOR in g.get("needed_roles", ()) and response.status_code < HTTPStatus.BAD_REQUEST
+    counts, method = counters(), request.method
+
     def log() -> None:
-        _log.info("request", extra={**line, "duration_ms": round((time.perf_counter() - began) * 1000, 1)})
+        seconds = time.perf_counter() - began
+        counts.request(method, line["route"], response.status_code, seconds, query=question)
+        _log.info("request", extra={**line, "duration_ms": round(seconds * 1000, 1)})
 
     if response.is_streamed:
         response.call_on_close(log)

@@ -30,6 +30,7 @@ def allowed(*roles: AccessRole) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(*args: Any, **values: Any) -> Any:
+            g.needed_roles = roles
             key = _authenticate()
             if roles and not key.roles.intersection(roles):
                 raise ForbiddenError(f"this takes a key with the role {' or '.join(roles)}")

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from ledger.services.projecting.shipped import SHIPPED
+
+NONE: Final = "none"
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql+psycopg"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -57,6 +60,8 @@ class Settings:
     """Requests that each process works on at the same time."""
     log_level: str
     """One of ``LOG_LEVELS``."""
+    projections: tuple[str, ...]
+    """The projections that a worker runs, by name."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -84,6 +89,7 @@ class Settings:
             workers=_workers(env, both_on_servers=kinds == [POSTGRESQL, POSTGRESQL]),
             threads=_number(env, "AUDIT_LEDGER_THREADS", DEFAULT_THREADS, MOST_THREADS),
             log_level=_log_level(env.get("AUDIT_LEDGER_LOG_LEVEL", "info")),
+            projections=_projections(env.get("AUDIT_LEDGER_PROJECTIONS", ",".join(SHIPPED))),
         )
 
 
@@ -177,3 +183,13 @@ def _log_level(value: str) -> str:
     if value not in LOG_LEVELS:
         raise SettingsError(f"AUDIT_LEDGER_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
     return value
+
+
+def _projections(value: str) -> tuple[str, ...]:
+    names = () if value == NONE else tuple(value.split(","))
+    unknown = set(names).difference(SHIPPED)
+    if unknown:
+        raise SettingsError(
+            f"AUDIT_LEDGER_PROJECTIONS must be {NONE}, or some of {', '.join(SHIPPED)}, with commas between"
+        )
+    return names

@@ -9,9 +9,11 @@ from uuid import UUID, uuid4
 
 from flask import current_app, g, request
 
+from api.metrics import Counters
 from api.wiring import Service
 
 EXTENSION: Final = "audit-ledger"
+COUNTERS: Final = "audit-ledger-counters"
 WAITERS: Final = "audit-ledger-waiters"
 STOPPING: Final = "audit-ledger-stopping"
 
@@ -26,6 +28,12 @@ def open_service() -> Service:
     """The service of the current application."""
     service: Service = current_app.extensions[EXTENSION]
     return service
+
+
+def counters() -> Counters:
+    """What this process counts."""
+    own: Counters = current_app.extensions[COUNTERS]
+    return own
 
 
 def waiters() -> BoundedSemaphore:

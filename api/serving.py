@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
-import sys
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,17 +18,17 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 from typing_extensions import override
 
-from api.app import create_app
-from api.config import Settings, SettingsError
+from api.config import Settings
 from api.logs import LOGGER, configure_logs
-from api.wiring import OK, Service, open_service
+from api.shared_counts import shared_counts
+from api.starting import StartError, check_dependencies, end_with
+from api.wiring import open_service
 from ledger.services.erase import resume_erasures
 
 SHUTDOWN_SECONDS: Final = 30
 """How long requests may go on after a SIGTERM."""
 
 BACKLOG: Final = 1024
-_PR_SET_PDEATHSIG: Final = 1
 _SERVER_LOGS: Final[dict[str, Any]] = {
     "formatters": {},
     "handlers": {},
@@ -37,10 +37,6 @@ _SERVER_LOGS: Final[dict[str, Any]] = {
 }
 
 _log = logging.getLogger(LOGGER)
-
-
-class StartError(SettingsError):
-    """The service cannot be started as things are. The message says what to do."""
 
 
 class _Flag(Protocol):
@@ -89,21 +85,30 @@ def serve(settings: Settings) -> None:
         "serving",
         extra={"host": settings.host, "port": settings.port, "workers": settings.workers, "threads": settings.threads},
     )
-    server.serve(target_loader=partial(load_app, settings, stopping, os.getpid()), wrap_loader=False)
+    with shared_counts():
+        # Before the workers are forked, so that they need not each do it; and not before the counts have a folder.
+        importlib.import_module("api.app")
+        server.serve(target_loader=partial(load_app, settings, stopping, os.getpid()), wrap_loader=False)
 
 
 def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
     """The application of one worker, with a service of its own: no connection is shared across a fork."""
-    _die_with(main_process)
+    # A worker that outlives a killed main process would go on serving the port, next to the workers of the next start.
+    end_with(main_process, signal.SIGKILL)
     configure_logs(settings.log_level)
-    return create_app(open_service(settings), stopping=lambda: bool(stopping.value))
+    # Imported here: see ``serve``.
+    from api.app import create_app
+    from api.metrics import Counters
+
+    counts = Counters()
+    return create_app(open_service(settings, counts), stopping=lambda: bool(stopping.value), counts=counts)
 
 
 def _prepare(settings: Settings) -> None:
     """Look at the dependencies, and complete the erasures that a crash has left open, before anybody is served."""
     service = open_service(settings)
     try:
-        _check(service)
+        check_dependencies(service)
         for erasure_id, error in resume_erasures(service.deps).items():
             if error is None:
                 _log.info("erasure-resumed", extra={"erasure_id": str(erasure_id)})
@@ -112,15 +117,6 @@ def _prepare(settings: Settings) -> None:
     finally:
         # Before the workers are forked.
         service.close()
-
-
-def _check(service: Service) -> None:
-    states = service.check()
-    if states["migrations"] != OK:
-        raise StartError(f"migrations are {states['migrations']}")
-    missing = [f"{name}: {state}" for name, state in states.items() if state != OK]
-    if missing:
-        raise StartError(f"not everything that the service needs is there. {'; '.join(missing)}")
 
 
 def _check_port(settings: Settings) -> None:
@@ -134,14 +130,3 @@ def _check_port(settings: Settings) -> None:
         raise StartError(
             f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); choose another with PORT"
         ) from error
-
-
-def _die_with(main_process: int) -> None:
-    """Have the kernel kill this worker when the main process dies.
-
-    A worker that outlives a killed main process would go on serving the port, next to the workers of the next start.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != main_process:  # it died before the kernel knew
-            os.kill(os.getpid(), signal.SIGKILL)

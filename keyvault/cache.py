@@ -27,10 +27,13 @@ class UnwrapCache:
         lifetime: float = LIFETIME_SECONDS,
         most: int = MOST_ENTRIES,
         clock: Callable[[], float] = time.monotonic,
+        note: Callable[[bool], None] = lambda remembered: None,
     ) -> None:
+        """``note`` is told of each use whether the key was remembered."""
         self._lifetime = lifetime
         self._most = most
         self._clock = clock
+        self._note = note
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, tuple[float, bytes, bytes]] = OrderedDict()
 
@@ -41,8 +44,10 @@ class UnwrapCache:
         with self._lock:
             self._drop_expired(now)
             found = self._entries.get(name)
-            if found is not None and found[1] == digest:
-                return found[2]
+        remembered = found is not None and found[1] == digest
+        self._note(remembered)
+        if found is not None and remembered:
+            return found[2]
         plaintext = undo()
         with self._lock:
             self._entries.pop(name, None)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from keyvault.cache import UnwrapCache
 from keyvault.database import make_engine
 from keyvault.journal import journal_from_url
 from keyvault.providers import provider_from_url
 from keyvault.vault import Vault
 
 
-def open_vault(url: str, provider_url: str, journal_url: str, clock: Callable[[], int]) -> Vault:
+def open_vault(
+    url: str,
+    provider_url: str,
+    journal_url: str,
+    clock: Callable[[], int],
+    *,
+    note_unwrap: Callable[[bool], None] = lambda remembered: None,
+) -> Vault:
     """The vault of ``AUDIT_LEDGER_KEYVAULT_URL``, ``AUDIT_LEDGER_KEK`` and ``AUDIT_LEDGER_JOURNAL``.
 
-    ``clock`` gives microseconds since 1970 UTC. Connects to nothing yet: :meth:`~keyvault.vault.Vault.check` tells
+    ``clock`` gives microseconds since 1970 UTC; ``note_unwrap`` is told of each key that is needed whether it was
+    remembered from shortly before. Connects to nothing yet: :meth:`~keyvault.vault.Vault.check` tells
     whether it works. Before the first use: :func:`keyvault.migrate.migrate` on ``vault.engine``, then ``initialise()``.
     """
-    return Vault(make_engine(url), provider_from_url(provider_url), journal_from_url(journal_url), clock)
+    cache = UnwrapCache(note=note_unwrap)
+    return Vault(make_engine(url), provider_from_url(provider_url), journal_from_url(journal_url), clock, cache)

@@ -28,10 +28,17 @@ from keyvault.values import ErasureEntry, KeyView, Reservation, StreamEntry, Sub
 class Vault:
     """The separate store of keys and names. Safe to use from several threads."""
 
-    def __init__(self, engine: Engine, provider: KeyProvider, journal: Journal, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        provider: KeyProvider,
+        journal: Journal,
+        clock: Callable[[], int],
+        cache: UnwrapCache | None = None,
+    ) -> None:
         self.engine = engine
         self.journal = journal
-        self._keyring = Keyring(provider, UnwrapCache())
+        self._keyring = Keyring(provider, cache if cache is not None else UnwrapCache())
         self._clock = clock
 
     def initialise(self) -> None:

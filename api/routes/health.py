@@ -6,9 +6,10 @@ import logging
 
 from flask import Response
 
-from api.context import open_service
+from api.context import counters, open_service
 from api.json_text import json_response
 from api.logs import LOGGER
+from api.metrics import CONTENT_TYPE, metrics_text
 from api.problems import NotReadyError
 from api.routes.blueprint import Endpoints
 from api.schemas.answers import Health
@@ -36,3 +37,10 @@ def readyz() -> Response:
         # Why, with its paths and addresses, is in the log: this endpoint is for everybody.
         raise NotReadyError({name: OK if state == OK else "not available" for name, state in states.items()})
     return json_response({"status": "ready", "dependencies": dict(states)})
+
+
+@blueprint.route("/metrics")
+@blueprint.response(200, {"type": "string"}, content_type=CONTENT_TYPE.partition(";")[0])
+def metrics() -> Response:
+    """Tell what the service counts, in Prometheus' text format: nothing personal, but not for everybody either."""
+    return Response(metrics_text(open_service(), counters()), content_type=CONTENT_TYPE)

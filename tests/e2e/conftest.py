@@ -36,6 +36,12 @@ class Tenant:
         """How many requests each of its processes works on at the same time."""
         return DEFAULT_THREADS
 
+    @cached_property
+    def ledger_id(self) -> str:
+        """Its id, by which the metrics name it."""
+        ledger_id: str = self.client.get(self.path).json()["id"]
+        return ledger_id
+
     @property
     def size(self) -> int:
         """How many events it has."""

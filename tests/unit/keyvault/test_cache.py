@@ -74,3 +74,12 @@ def test_forgetting_and_failing_leave_nothing() -> None:
     with pytest.raises(NotAuthenticError):
         cache.unwrap(b"id", b"blob", b"", fail)
     assert cache.unwrap(b"id", b"blob", b"", work.undo) == b"d" * 32
+
+
+def test_each_use_is_noted() -> None:
+    """Whether the key was remembered, for the metrics."""
+    noted: list[bool] = []
+    cache, work = UnwrapCache(note=noted.append), Work()
+    for blob in (b"blob", b"blob", b"other"):
+        cache.unwrap(b"id", blob, b"", work.undo)
+    assert noted == [False, True, False]
