@@ -12,6 +12,7 @@ from api.commands.erasing import erase
 from api.commands.loading import import_file
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
+from api.commands.worker import worker
 
 PROGRAM: Final = "audit-ledger"
 
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (init, migrate, serve, ledgers, import_file, query, erase, verify, keys, demo):
+for command in (init, migrate, serve, worker, ledgers, import_file, query, erase, verify, keys, demo):
     cli.add_command(command)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
 
+from api.starting import end_with
 from ledger.domain.ids import RefKind, parse_ref
 from ledger.domain.names import name_fault
 from ledger.domain.query import AsOf, NameOrRef
@@ -102,6 +104,23 @@ def who_options(option: str, ref: Callable[[str], bytes], what: str) -> Callable
         return by_name(by_ref(command))
 
     return decorate
+
+
+def parent_option(command: F) -> F:
+    """``--parent PID``: the process ends in good order when the one that started it ends."""
+
+    def follow(_context: click.Context, _parameter: click.Parameter, parent: int | None) -> None:
+        if parent is not None:
+            end_with(parent, signal.SIGTERM)
+
+    return click.option(
+        "--parent",
+        type=int,
+        metavar="PID",
+        expose_value=False,
+        callback=follow,
+        help="End when the process that started this one, PID, ends.",
+    )(command)
 
 
 def name_or_ref(option: str, given: str | None, ref: bytes | None) -> NameOrRef | None:

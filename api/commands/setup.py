@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 
 from api.commands.first_key import KEY_FILE, ensure_first_key, only_one
+from api.commands.parameters import parent_option
 from api.commands.session import CommandError, opened, read_settings, the_ledger
 from api.config import LARGEST_PORT, Settings
 from api.demo import DEMO_LEDGER, DEMO_SUBJECT, demo_lines
@@ -57,6 +58,7 @@ def migrate() -> None:
 @click.command(short_help="Serve the HTTP API.")
 @click.option("--port", type=click.IntRange(1, LARGEST_PORT), help="Instead of PORT (default 8080).")
 @click.option("--host", help="The address to listen on, instead of AUDIT_LEDGER_HOST (default 127.0.0.1).")
+@parent_option
 def serve(port: int | None, host: str | None) -> None:
     """Serve the HTTP API until the process is told to stop.
 
