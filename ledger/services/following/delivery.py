@@ -17,7 +17,7 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import open_current
 from ledger.services.following.follow import never
 from ledger.services.following.scanning import WINDOW, Step, scan
-from ledger.services.following.subscriptions import KIND, find_subscription
+from ledger.services.following.subscriptions import KIND, find_subscription, unknown_subscription
 
 DEFAULT_LEASE: Final = 30.0
 """Seconds. Longer than the handling of any single event should take."""
@@ -109,11 +109,11 @@ def acknowledge(
     Counts even when the lease has run out, as long as nobody else has leased the partition. Raises ``LeaseLostError``
     (nothing was changed; the events are delivered again), ``InvalidError``, ``NotFoundError``.
     """
-    subscription = find_subscription(deps, ledger_id, name)
-    cursor = _held(deps, ledger_id, subscription, consumer, partition)
+    cursor = _held(deps, ledger_id, name, consumer, partition)
     now = deps.clock()
     until = now + int(lease * _SECOND)
     if replay:
+        subscription = find_subscription(deps, ledger_id, name)
         message = _replayed(deps, ledger_id, subscription, partition, position)
         deps.derived.subscriptions.unpark(
             ledger_id, cursor.key, consumer, cursor.position, (message.stream_ref, position), now, until
@@ -144,7 +144,7 @@ def fail(
     ``acknowledge`` does.
     """
     subscription = find_subscription(deps, ledger_id, name)
-    cursor = _held(deps, ledger_id, subscription, consumer, partition)
+    cursor = _held(deps, ledger_id, name, consumer, partition)
     now = deps.clock()
     if replay:
         message = _replayed(deps, ledger_id, subscription, partition, position)
@@ -327,18 +327,18 @@ def _share(subscription: Subscription, partition: int) -> tuple[int, int] | None
     return share_of(partition, subscription.partitions) if subscription.partitions > 1 else None
 
 
-def _held(deps: Dependencies, ledger_id: UUID, subscription: Subscription, consumer: UUID, partition: int) -> Cursor:
+def _held(deps: Dependencies, ledger_id: UUID, name: str, consumer: UUID, partition: int) -> Cursor:
     """The cursor of a partition that was leased to this consumer last."""
-    cursors = deps.derived.cursors.cursors(ledger_id, KIND, subscription.name)
-    cursor = next((cursor for cursor in cursors if cursor.key.number == partition), None)
-    if cursor is None:
-        raise InvalidError(
-            "the subscription has no such partition",
-            [Fault("/partition", f"must be from 0 to {subscription.partitions - 1}")],
-        )
-    if cursor.holder != consumer:
+    cursors = {cursor.key.number: cursor for cursor in deps.derived.cursors.cursors(ledger_id, KIND, name)}
+    if not cursors:
+        # Every subscription has cursors.
+        raise unknown_subscription()
+    if partition not in cursors:
+        fault = Fault("/partition", f"must be from 0 to {len(cursors) - 1}")
+        raise InvalidError("the subscription has no such partition", [fault])
+    if cursors[partition].holder != consumer:
         raise LeaseLostError("the partition is not leased to this consumer any more; nothing was changed")
-    return cursor
+    return cursors[partition]
 
 
 def _delivered(

@@ -93,7 +93,7 @@ def create_subscription(
 def remove_subscription(deps: Dependencies, ledger_id: UUID, name: str) -> None:
     """Remove a subscription with all that it knows. Raises ``NotFoundError``."""
     if not deps.derived.subscriptions.remove_subscription(ledger_id, name):
-        raise _unknown()
+        raise unknown_subscription()
 
 
 def list_subscriptions(deps: Dependencies, ledger_id: UUID) -> Sequence[SubscriptionStatus]:
@@ -144,11 +144,12 @@ def find_subscription(deps: Dependencies, ledger_id: UUID, name: str) -> Subscri
     """The subscription of a name. Raises ``NotFoundError``."""
     subscription = deps.derived.subscriptions.subscription(ledger_id, name)
     if subscription is None:
-        raise _unknown()
+        raise unknown_subscription()
     return subscription
 
 
-def _unknown() -> NotFoundError:
+def unknown_subscription() -> NotFoundError:
+    """There is no subscription of a name."""
     return NotFoundError("there is no such subscription in this ledger")
 
 
