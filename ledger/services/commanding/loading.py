@@ -82,9 +82,7 @@ class _Check:
             case "erased", _:
                 return
             case _, "restricted":
-                raise RestrictedStateError(
-                    "the subject is restricted: nothing may be decided on its data"
-                )
+                raise RestrictedStateError("the subject is restricted: nothing may be decided on its data")
             case _:
                 raise BusyError("the subject is being erased, or its restriction just changed; try again in a moment")
 
