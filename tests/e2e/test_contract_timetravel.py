@@ -217,7 +217,8 @@ def test_a_question_that_is_not_valid_is_refused_without_repeating_it(
 @pytest.mark.parametrize("what", ["state", "diff", "history"])
 def test_a_stream_that_nobody_knows_is_not_found(bank: Tenant, what: str) -> None:
     """404, by name and by ref."""
-    more = {"state": {}, "diff": {"old_as_of": BEGINNING}, "history": {"path": "/iban"}}[what]
+    questions: dict[str, dict[str, Any]] = {"state": {}, "diff": {"old_as_of": BEGINNING}, "history": {"path": "/iban"}}
+    more = questions[what]
     for stream in ({"stream": "account-Z"}, {"stream_ref": "str_" + "0" * 32}):
         answer = bank.client.post(f"{bank.path}/{what}", {**stream, **more})
         assert (answer.status, answer.code) == (404, "not-found")
