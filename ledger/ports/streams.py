@@ -55,9 +55,9 @@ class Streams(Protocol):
         """The events of these ranges that stand at or before ``position``, in order of stream ref and version."""
 
     def occurrences(
-        self, ledger_id: UUID, stream_refs: Collection[bytes], position: int, occurred_at: int
+        self, ledger_id: UUID, stream_refs: Collection[bytes], position: int, occurred_by: int
     ) -> Sequence[Occurrence]:
-        """The events of these streams that stand at or before ``position`` and had occurred by ``occurred_at``, in the
+        """The events of these streams that stand at or before ``position`` and had occurred by ``occurred_by``, in the
         order in which they occurred."""
 
     def streams_of_category(

@@ -15,7 +15,7 @@ REF_BYTES: Final = 16
 
 def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limit: int) -> sa.Select[Any]:
     """The next events that match, in the filter's order, from the one behind ``after``."""
-    ordered = [events.c.position] if which.order_by == "recorded" else [_occurred(), events.c.position]
+    ordered = [events.c.position] if which.order_by == "recorded" else [occurred_at(), events.c.position]
     statement = (
         sa.select(events)
         .select_from(_source(ledger_id, which, after))
@@ -31,7 +31,7 @@ def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limi
     return statement.where(here > there if which.order == "asc" else here < there)
 
 
-def _occurred() -> sa.ColumnElement[int]:
+def occurred_at() -> sa.ColumnElement[int]:
     """An event without occurred-at occurred when it was recorded. Written as in the index."""
     return sa.func.coalesce(events.c.occurred_at, events.c.recorded_at)
 
@@ -53,9 +53,9 @@ def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
     if which.types:
         conditions.append(events.c.event_type.in_(which.types))
     if which.occurred_from is not None:
-        conditions.append(_occurred() >= which.occurred_from)
+        conditions.append(occurred_at() >= which.occurred_from)
     if which.occurred_to is not None:
-        conditions.append(_occurred() < which.occurred_to)
+        conditions.append(occurred_at() < which.occurred_to)
     return conditions
 
 

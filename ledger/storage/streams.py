@@ -13,6 +13,7 @@ from ledger.domain.events import RecordedEvent, Role
 from ledger.ports import Between, Occurrence, StreamPlace, StreamRange
 from ledger.storage import rows
 from ledger.storage.database import one_of, read
+from ledger.storage.selection import occurred_at
 from ledger.storage.statements import in_chunks
 from ledger.storage.tables import event_keys, events
 
@@ -36,12 +37,12 @@ class SqlStreams:
         return read(self._engine, select)
 
     def occurrences(
-        self, ledger_id: UUID, stream_refs: Collection[bytes], position: int, occurred_at: int
+        self, ledger_id: UUID, stream_refs: Collection[bytes], position: int, occurred_by: int
     ) -> Sequence[Occurrence]:
         """Which events of these streams had occurred by then, in the order in which they occurred."""
-        occurred = occurred_at_of(events).label("occurred_at")
+        occurred = occurred_at().label("occurred_at")
         statement = sa.select(events.c.stream_ref, occurred, events.c.position).where(
-            events.c.ledger_id == ledger_id, events.c.position <= position, occurred <= occurred_at
+            events.c.ledger_id == ledger_id, events.c.position <= position, occurred <= occurred_by
         )
 
         def select(connection: Connection) -> list[Occurrence]:
@@ -95,7 +96,7 @@ class SqlStreams:
             columns.ledger_id == ledger_id, columns.category == category, columns.position <= between.last
         )
         if between.first_occurred is not None and between.last_occurred is not None:
-            occurred = occurred_at_of(events)
+            occurred = occurred_at()
             later = sa.or_(later, occurred > between.first_occurred)
             statement = statement.where(occurred <= between.last_occurred)
         return self._page_of_refs(statement.where(later).distinct(), columns.stream_ref, after, limit)
@@ -140,11 +141,6 @@ class SqlStreams:
             statement = statement.where(column > after)
         page = statement.order_by(column).limit(limit)
         return list(read(self._engine, lambda connection: connection.execute(page).scalars().all()))
-
-
-def occurred_at_of(table: sa.Table) -> sa.ColumnElement[int]:
-    """An event without occurred-at occurred when it was recorded. Written as in the index."""
-    return sa.func.coalesce(table.c.occurred_at, table.c.recorded_at)
 
 
 def _events_of_keys() -> sa.Join:
