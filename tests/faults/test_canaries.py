@@ -17,6 +17,7 @@ from tests.support.server import NDJSON, Client, ServedLedger
 SEPSIS = Path(__file__).parents[2] / "docs" / "data" / "sepsis.ndjson"
 MARK = "kanarie"
 EVENTS = 3000
+CONSUMER = "0193a5e0-7c00-7000-8000-0000000000cc"
 LATIN, CYRILLIC = f"{MARK}-latin", "канарейка"
 
 
@@ -119,11 +120,25 @@ def provoke(client: Client, path: str, event: dict[str, Any]) -> None:
     client.send("POST", f"{path}/events", b'{"subject":"' + MARK.encode() + b'",', {"Content-Type": "application/json"})
     client.send("POST", f"{path}/events", b'{"a":1,"' + MARK.encode() + b'":NaN}', {"Content-Type": "application/json"})
     client.send("POST", f"{path}/events", MARK.encode(), {"Content-Type": NDJSON})
+    provoke_consumers(client, path)
     client.get(f"{path}/events/{MARK}")
     client.get(f"{path}/events?subject_ref={MARK}&{MARK}=1")
     client.get(f"/v1/ledgers/{MARK}/events", {"X-Request-Id": f"{MARK} not an id"})
     client.get(f"/{MARK}")
     client.post(f"{path}/erasures", {"subject": f"{MARK}:nobody", "reference": f"{MARK}!"})
+
+
+def provoke_consumers(client: Client, path: str) -> None:
+    """A subscription whose events fail and are parked, reported with marks where they do not belong."""
+    client.post(f"{path}/subscriptions", {"name": "mailer", "max_tries": 1, "category": f"{MARK} not a category"})
+    client.post(f"{path}/subscriptions", {"name": "mailer", "max_tries": 1})
+    delivery = client.post(f"{path}/subscriptions/mailer/fetch", {"consumer": CONSUMER}).json()
+    failed = {"consumer": CONSUMER, "partition": delivery["lease"]["partition"]}
+    for event, error in zip(delivery["events"], (f"{MARK} has no address", "Timeout"), strict=False):
+        client.post(f"{path}/subscriptions/mailer/fail", {**failed, "position": event["position"], "error": error})
+    assert client.get(f"{path}/subscriptions/mailer/parked").json()["parked"] != []
+    client.get(f"{path}/subscriptions/{MARK}/parked?cursor={MARK}")
+    client.get(f"{path}/events", {"Accept": "text/event-stream", "Last-Event-ID": MARK})
 
 
 def import_by_command(served: ServedLedger, marked: list[dict[str, Any]]) -> None:
