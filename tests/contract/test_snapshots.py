@@ -381,8 +381,9 @@ def test_a_worker_that_is_killed_anywhere_is_followed_by_one_that_finishes(ledge
             cursors=Dying(derived.cursors, calls, deaths + 1, after=after),  # type: ignore[arg-type]
         )
         ledger.backend.clock.now += 10_000_000  # the dead one's lease is over
+        holder = uuid4()
         try:
-            while step(replace(ledger.deps, derived=dying), ledger.ledger_id, uuid4()):
+            while step(replace(ledger.deps, derived=dying), ledger.ledger_id, holder):
                 pass
             break
         except CrashError:

@@ -12,7 +12,7 @@ from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.query import EventFilter
 from ledger.domain.snapshot import EVERY
 from ledger.errors import LeaseLostError
-from ledger.ports import CursorKey
+from ledger.ports import Cursor, CursorKey
 from ledger.services.dependencies import Dependencies
 from ledger.services.timetravel import snapshots
 from ledger.services.timetravel.folding import fold_onward
@@ -35,34 +35,39 @@ def step(deps: Dependencies, ledger_id: UUID, holder: UUID) -> bool:
 
     Can be killed at any point: what was written is right, and the next one begins where this one began (I12).
     """
-    cursors = deps.derived.cursors
     head = deps.store.head(ledger_id).size - 1
-    known = next(iter(cursors.cursors(ledger_id, CURSOR.kind, CURSOR.name)), None)
-    if head <= (known.position if known is not None else -1):
-        return False
-    if known is None:
-        cursors.add_cursor(ledger_id, CURSOR, MERGE_PATCH.version, "running", -1)
-    now = deps.clock()
-    taken = cursors.take_cursor(ledger_id, CURSOR, holder, now, now + LEASE)
+    taken = _take(deps, ledger_id, holder, head)
     if taken is None:
         return False
     first, last = taken.position + 1, min(taken.position + WINDOW, head)
 
     def move(to: int) -> None:
-        moment = deps.clock()
-        cursors.move_cursor(ledger_id, CURSOR, holder, taken.position, to, moment, moment + LEASE)
+        now = deps.clock()
+        deps.derived.cursors.move_cursor(ledger_id, CURSOR, holder, taken.position, to, now, now + LEASE)
 
     try:
-        if first <= last:
-            _drop_dead(deps, ledger_id, first, last, lambda: move(taken.position))
-            _write_due(deps, ledger_id, first, last, lambda: move(taken.position))
-            move(last)
-        if last == head:
-            cursors.release_cursor(ledger_id, CURSOR, holder)
+        _drop_dead(deps, ledger_id, first, last, lambda: move(taken.position))
+        _write_due(deps, ledger_id, first, last, lambda: move(taken.position))
+        move(last)
     except LeaseLostError:
         # Who has it now does the same work again, to the same end.
         return False
     return True
+
+
+def _take(deps: Dependencies, ledger_id: UUID, holder: UUID, head: int) -> Cursor | None:
+    """The cursor, leased; None when it has come to the head, or is somebody else's. (One that is still ours is not
+    leased anew: a quiet ledger costs one write for each look.)"""
+    cursors, now = deps.derived.cursors, deps.clock()
+    known = next(iter(cursors.cursors(ledger_id, CURSOR.kind, CURSOR.name)), None)
+    if head <= (known.position if known is not None else -1):
+        return None
+    if known is None:
+        cursors.add_cursor(ledger_id, CURSOR, MERGE_PATCH.version, "running", -1)
+    elif known.holder == holder and known.lease_until > now:
+        return known
+    taken = cursors.take_cursor(ledger_id, CURSOR, holder, now, now + LEASE)
+    return taken if taken is not None and taken.position < head else None
 
 
 def _write_due(deps: Dependencies, ledger_id: UUID, first: int, last: int, renew: Callable[[], None]) -> None:
