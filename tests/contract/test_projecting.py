@@ -377,6 +377,9 @@ def test_restricted_person_is_hidden_and_comes_back(ledger: Ledger) -> None:
     assert {row.provisional for row in rows_of(ledger, "current_state")} == {True, False}
     assert_is_the_fold_of_the_log(ledger.deps, ledger.ledger_id)
     vault.lift_restriction(ledger.ledger_id, ref, 2)
+    # A hand that calls the document final does not make readers believe it.
+    mine = (tables.read_models.c.ledger_id == ledger.ledger_id, tables.read_models.c.provisional)
+    ledger.backend.tamper(sa.update(tables.read_models).where(*mine).values(provisional=False))
     everything = {"crp": 12, "ward": "ICU", "bed": 3}
     assert (state_of(ledger, "patient-A").document, state_of(ledger, "patient-A").complete) == (everything, True)
     ledger.append(a_visit("A", data={"bed": 4}))
@@ -537,8 +540,7 @@ def test_fold_that_makes_no_json_stops_its_projection(ledger: Ledger, document: 
     projection = seen("no_json", apply=fold)
     run(ledger, projection)
     status = status_of(ledger, "no_json")
-    assert (status.cursor.state, status.cursor.position) == ("stopped", 0)
-    assert status.cursor.error in ("NotJsonError", "TypeError")
+    assert (status.cursor.state, status.cursor.position, status.cursor.error) == ("stopped", 0, "TypeError")
     assert list(shown_of(ledger.deps, ledger.ledger_id, projection).values()) == [({"types": ["Visit"]}, True)]
 
 

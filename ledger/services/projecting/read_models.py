@@ -132,10 +132,12 @@ def _begun(page: ReadModelPage | None) -> ReadModelPage:
 
 
 def _readable(deps: Dependencies, ledger_id: UUID, projection: Projection, page: ReadModelPage) -> list[ReadDocument]:
-    usable = [row for row in page.rows if not row.provisional]
-    opened = open_rows(deps, ledger_id, projection, page.cursor.version, usable)
+    # That a document is provisional stands in it, too: a row that denies it is not believed, only opened in vain.
+    rows = [row for row in page.rows if not row.provisional]
+    opened = open_rows(deps, ledger_id, projection, page.cursor.version, rows)
+    usable = {key: fold for key, fold in opened.items() if fold is not None and not fold.provisional}
     return [
-        _shown(row, opened.get(row.key) or _made_again(deps, ledger_id, projection, row, page.cursor.position))
+        _shown(row, usable.get(row.key) or _made_again(deps, ledger_id, projection, row, page.cursor.position))
         for row in page.rows
     ]
 

@@ -24,7 +24,7 @@ def open_rows(
     ``version``: of the generation that they are from, which another version of the program may have made.
     """
     # What is in clear holds no personal data. A sealed projection has no such row, but for one that a hand put there.
-    sealed = [row for row in rows if not row.clear and not projection.in_clear]
+    sealed = [row for row in rows if not row.clear]
     drafts = [
         Sealed(label_of(projection.name, version), row.key, row.position, row.leaf_hash, row.key_ids, row.body)
         for row in sealed
@@ -97,7 +97,7 @@ def _check(fold: DocumentFold) -> None:
     except (TypeError, ValueError, RecursionError):
         same = False
     if not same:
-        raise FoldFailedError("NotJsonError", fold.position)
+        raise FoldFailedError(TypeError.__name__, fold.position)
 
 
 def _row(projection: Projection, key: bytes, fold: DocumentFold, body: bytes) -> ReadModelRow:
