@@ -63,6 +63,7 @@ ID_CONFLICT: Final = Kind(409, "id-conflict", "An event id is recorded with othe
 PARTLY_RECORDED: Final = Kind(409, "partly-recorded", "Some events of the batch are recorded, others are not.")
 ALREADY_EXISTS: Final = Kind(409, "already-exists", "There is one already.")
 STREAM_CLOSED: Final = Kind(409, "stream-closed", "The stream has ended.")
+COMMAND_REFUSED: Final = Kind(409, "command-refused", "A rule says no.")
 COPY_REFUSED: Final = Kind(409, "copy-refused", "The stream cannot be copied.")
 LEASE_LOST: Final = Kind(409, "lease-lost", "Somebody else has leased it by now.")
 SUBJECT_ERASED: Final = Kind(410, "subject-erased", "The subject was erased.")
@@ -91,6 +92,7 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     ledger.IdConflictError: ID_CONFLICT,
     ledger.PartlyRecordedError: PARTLY_RECORDED,
     ledger.StreamClosedError: STREAM_CLOSED,
+    ledger.CommandRefusedError: COMMAND_REFUSED,
     ledger.CopyRefusedError: COPY_REFUSED,
     ledger.LeaseLostError: LEASE_LOST,
     ledger.SubjectErasedError: SUBJECT_ERASED,

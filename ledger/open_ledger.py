@@ -7,12 +7,12 @@ HTTP is behind these methods too. ``api.wiring.open_ledger`` opens one from the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from ledger.domain.aggregate import Aggregate
-from ledger.domain.catalogue import TypeDraft
+from ledger.domain.catalogue import STRICT_TYPES, Policy, TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.fold import MERGE_PATCH, Fold
 from ledger.domain.intake import parse_batch
@@ -20,6 +20,7 @@ from ledger.domain.process import ProcessManager
 from ledger.domain.projection import Projection
 from ledger.domain.query import DEFAULT_LIMIT, AsOf, EventQuery, NameOrRef
 from ledger.domain.subscription import DEFAULT_PARTITIONS, DEFAULT_TRIES
+from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.ports import Subscription
 from ledger.services.append import AppendResult, append_events
 from ledger.services.commanding import processes
@@ -27,7 +28,7 @@ from ledger.services.commanding.handling import Handled, handle
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
 from ledger.services.evolution.copying import CopyReport, Transform, copy_stream
-from ledger.services.evolution.types import Registration, register_type
+from ledger.services.evolution.types import Registration, register_type, set_policy
 from ledger.services.following.consumer import consume
 from ledger.services.following.delivery import DEFAULT_BATCH, DEFAULT_LEASE
 from ledger.services.following.follow import follow, never
@@ -116,6 +117,14 @@ class OpenLedger:
         """Register a version of an event type, with what its data must be and the way from the version before."""
         draft = TypeDraft(event_type, version, schema, nonpersonal_schema, upcast, closes_stream)
         return register_type(self.deps, self.ledger_id, draft, self.recorded_by)
+
+    def set_policy(self, *, strict_types: bool = False) -> Policy:
+        """Say what the ledger insists on; what is left out is as it is by default."""
+        return set_policy(self.deps, self.ledger_id, {STRICT_TYPES: strict_types})
+
+    def with_upcasters(self, *ways: Upcast) -> OpenLedger:
+        """The same ledger, seen with ways to newer shapes that are written in code."""
+        return replace(self, deps=replace(self.deps, upcasters=Upcasters.of(*ways)))
 
     def copy_stream(self, source: Name, target: str, transforms: Mapping[str, Transform]) -> CopyReport:
         """Copy a stream to a new one, its events transformed by their types, and end the old one."""

@@ -47,7 +47,8 @@ from ledger.services.verify import Progress, VerifyReport, verify_ledger
     "--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True, help="Oldest or newest first."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many events; without it all that match.")
-def query(ledger_name: str, limit: int | None, **asked: Any) -> None:
+@click.option("--as-recorded", is_flag=True, help="Not in the newest shape of their types, but as they were recorded.")
+def query(ledger_name: str, limit: int | None, *, as_recorded: bool, **asked: Any) -> None:
     """Print the events that match, one JSON object a line, in the form of the HTTP API.
 
     Times are RFC 3339 with an offset, like 2026-03-15T15:00:00Z. Who reads the events is not noted anywhere: this
@@ -56,7 +57,7 @@ def query(ledger_name: str, limit: int | None, **asked: Any) -> None:
     question = _question(asked)
     with opened() as service:
         ledger = the_ledger(service, ledger_name)
-        events = _events(service.deps, ledger.ledger_id, question)
+        events = _events(service.deps, ledger.ledger_id, question, as_recorded=as_recorded)
         for event in islice(events, limit):
             click.echo(json.dumps(render_event(event), ensure_ascii=False, separators=(",", ":")))
 
@@ -67,8 +68,8 @@ def _question(asked: dict[str, Any]) -> EventQuery:
     return EventQuery(**asked)
 
 
-def _events(deps: Dependencies, ledger_id: UUID, question: EventQuery) -> Iterator[OpenedEvent]:
-    for page in export_events(deps, ledger_id, question):
+def _events(deps: Dependencies, ledger_id: UUID, question: EventQuery, *, as_recorded: bool) -> Iterator[OpenedEvent]:
+    for page in export_events(deps, ledger_id, question, as_recorded=as_recorded):
         yield from page
 
 

@@ -143,6 +143,9 @@ class Store(Streams, Overview, Protocol):
     def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:
         """Every dead key of a ledger."""
 
+    def closed_streams(self, ledger_id: UUID) -> Mapping[bytes, int]:
+        """The streams that have ended, each with the position of its last event."""
+
     def erasure_root(self, ledger_id: UUID, erasure_id: UUID) -> bytes:
         """The root of the tree that ends with this erasure's ``SubjectErased``. Raises ``IntegrityError`` when it is
         not there."""

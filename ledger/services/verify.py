@@ -15,7 +15,7 @@ from uuid import UUID
 from ledger.domain.encoding import leaf_of
 from ledger.domain.events import Head, RecordedEvent, Role, event_key_rows
 from ledger.domain.merkle import HASH_BYTES, check_frontier, extend_frontier, hash_leaf, root_of
-from ledger.domain.names import SUBJECT_ERASED
+from ledger.domain.names import STREAM_SUPERSEDED, SUBJECT_ERASED
 from ledger.domain.query import EventFilter
 from ledger.errors import IntegrityError
 from ledger.ports import KeyRow, Shredding
@@ -60,7 +60,12 @@ class VerifyReport:
 def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> VerifyReport:
     """Recompute every leaf and the root from the rows."""
     head = deps.store.head(ledger_id, settled=True)
-    check = _Check(head, deps.store.shredded_keys(ledger_id), deps.store.erasure_roots(ledger_id))
+    check = _Check(
+        head,
+        deps.store.shredded_keys(ledger_id),
+        deps.store.erasure_roots(ledger_id),
+        deps.store.closed_streams(ledger_id),
+    )
     first, width = 0, min(_FIRST_CHUNK, CHUNK)
     while first < head.size:
         last = min(first + width, head.size) - 1
@@ -77,6 +82,7 @@ def verify_ledger(deps: Dependencies, ledger_id: UUID, progress: Progress) -> Ve
     check.strangers(event.position for event in before)
     check.strangers(event.position for event in beyond if event.position >= grown.size)
     check.shredded_beyond(grown.size)
+    check.strange_ends(grown.size)
     check.strange_roots(deps.store.find_events(ledger_id, check.unseen_roots))
     if grown.size > head.size or deps.store.count_event_keys(ledger_id) != check.key_rows:
         _find_stray_keys(deps, ledger_id, check)
@@ -101,8 +107,16 @@ def _find_stray_keys(deps: Dependencies, ledger_id: UUID, check: _Check) -> None
 class _Check:
     """Collects what is wrong, from the first position to the last."""
 
-    def __init__(self, head: Head, shredded: Mapping[bytes, Shredding], roots: Mapping[UUID, bytes]) -> None:
+    def __init__(
+        self,
+        head: Head,
+        shredded: Mapping[bytes, Shredding],
+        roots: Mapping[UUID, bytes],
+        closed: Mapping[bytes, int],
+    ) -> None:
         self._head = head
+        self._closed = closed
+        self._unseen_ends = dict(closed)
         self._shredded = shredded
         self._roots = roots
         self._rooted = 0
@@ -130,6 +144,7 @@ class _Check:
                 continue
             hashes.append(self._leaf_hash(event))
             self._order(event)
+            self._end_of_stream(event)
             self._keys(event, keys_of.get(position, set()))
             if event.envelope.event_type == SUBJECT_ERASED:
                 self._extend(hashes)
@@ -171,6 +186,13 @@ class _Check:
             if event is None or event.position < self._head.size:
                 self._find(0, "erasure_roots has a root that belongs to no erasure", max(self._head.size - 1, 0))
 
+    def strange_ends(self, size: int) -> None:
+        """``size``: of the head now. What was not met up to the head of before can only have come since."""
+        for position in self._unseen_ends.values():
+            if not self._head.size <= position < size:
+                what = "closed_streams has a stream that does not end here"
+                self._find(min(max(position, 0), max(self._head.size - 1, 0)), what)
+
     def stray_key(self, position: int) -> None:
         """A row of ``event_keys`` that belongs to no part."""
         self._find(position, "event_keys has a row here that belongs to no part")
@@ -206,6 +228,17 @@ class _Check:
         if event.recorded_at < self._recorded_at:
             self._find(event.position, "recorded before the event in front of it")
         self._recorded_at = max(self._recorded_at, event.recorded_at)
+
+    def _end_of_stream(self, event: RecordedEvent) -> None:
+        stream_ref, position = event.envelope.stream_ref, event.position
+        end = self._closed.get(stream_ref)
+        superseded = event.envelope.event_type == STREAM_SUPERSEDED
+        if end == position:
+            del self._unseen_ends[stream_ref]
+        elif end is not None and end < position and not superseded:
+            self._find(position, f"stands behind the event at position {end}, which has ended its stream")
+        if superseded and (end is None or end > position):
+            self._find(position, "ends a stream of which closed_streams says otherwise")
 
     def _keys(self, event: RecordedEvent, rows: set[tuple[int, int, bytes]]) -> None:
         expected = event_key_rows(event)

@@ -22,7 +22,6 @@ from uuid import UUID
 from ledger.domain.process import ProcessManager
 from ledger.domain.projection import Projection
 from ledger.errors import StoreUnavailableError
-from ledger.ports import CursorKind
 from ledger.services.commanding import processes as commanding
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import resume_erasures
@@ -52,8 +51,6 @@ LONGEST_REST: Final = 30.0
 
 Step = Callable[[UUID], bool]
 """One bounded piece of work for a ledger; False when there was nothing to do."""
-
-_LEASED: Final[tuple[CursorKind, ...]] = ("projection", "snapshots", "process")
 
 
 class Report(Protocol):
@@ -105,22 +102,20 @@ def run_worker(
     }
     if processes:
         duties["processes"] = lambda ledger_id: commanding.step(deps, ledger_id, processes, holder)
-    worker = Worker(deps, duties, report, ledgers)
     try:
-        worker.run(stop)
+        Worker(deps, duties, report, ledgers).run(stop)
     finally:
-        _release(deps, holder, worker.touched)
+        _release(deps, holder)
 
 
-def _release(deps: Dependencies, holder: UUID, ledgers: Collection[UUID]) -> None:
-    """Give back what a worker has leased."""
-    cursors = deps.derived.cursors
+def _release(deps: Dependencies, holder: UUID) -> None:
+    """Give back what a worker has leased, where it has not run out yet."""
     try:
-        for ledger_id in ledgers:
-            for kind in _LEASED:
-                for cursor in cursors.cursors(ledger_id, kind):
-                    if cursor.holder == holder:
-                        cursors.release_cursor(ledger_id, cursor.key, holder)
+        now = deps.clock()
+        for follower in deps.store.followers():
+            cursor = follower.cursor
+            if cursor.holder == holder and cursor.lease_until > now:
+                deps.derived.cursors.release_cursor(follower.ledger_id, cursor.key, holder)
     except StoreUnavailableError:
         # They run out by themselves.
         return
@@ -139,12 +134,11 @@ class _Turns:
 
 
 class Worker:
-    """Gives ledgers their turns. ``touched``: those on which something was done, or tried."""
+    """Gives ledgers their turns."""
 
     def __init__(
         self, deps: Dependencies, duties: Mapping[str, Step], report: Report, ledgers: Collection[UUID] | None = None
     ) -> None:
-        self.touched: set[UUID] = set()
         self._deps = deps
         self._duties = duties
         self._report = report
@@ -218,17 +212,10 @@ class Worker:
         try:
             worked = step(ledger_id)
         except Exception as error:  # noqa: BLE001 - one duty of one ledger must not keep the others from theirs
-            self._touch(ledger_id)
             self._troubles.note(duty, ledger_id, error)
             return False
-        if worked:
-            self._touch(ledger_id)
         self._troubles.clear(duty, ledger_id)
         return worked
-
-    def _touch(self, ledger_id: UUID) -> None:
-        with self._lock:
-            self.touched.add(ledger_id)
 
     def _resume_erasures(self) -> None:
         try:

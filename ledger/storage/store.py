@@ -22,7 +22,16 @@ from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
 from ledger.storage.overview import SqlOverview
 from ledger.storage.streams import SqlStreams
-from ledger.storage.tables import api_keys, erasure_roots, event_keys, events, heads, ledgers, shredded_keys
+from ledger.storage.tables import (
+    api_keys,
+    closed_streams,
+    erasure_roots,
+    event_keys,
+    events,
+    heads,
+    ledgers,
+    shredded_keys,
+)
 from ledger.storage.wakeups import wakeups_of
 
 
@@ -174,6 +183,12 @@ class SqlStore(SqlStreams, SqlOverview):
         if after is not None:
             statement = statement.where(sa.tuple_(*order) > sa.tuple_(after[3], after[0], after[1]))
         return [(row.position, row.part, row.role, row.key_id) for row in self._all(statement)]
+
+    def closed_streams(self, ledger_id: UUID) -> Mapping[bytes, int]:
+        """The streams that have ended."""
+        statement = sa.select(closed_streams).where(closed_streams.c.ledger_id == ledger_id)
+        # SQLite lets a hand put anything there; verify must name it and not stumble.
+        return {row.stream_ref: row.position if isinstance(row.position, int) else -1 for row in self._all(statement)}
 
     def erasure_root(self, ledger_id: UUID, erasure_id: UUID) -> bytes:
         """The root of the tree that ends with this erasure's ``SubjectErased``."""

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ledger.domain.catalogue import EventType, TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent, Role
-from ledger.domain.query import EventQuery
+from ledger.domain.query import EventQuery, NameOrRef
 from ledger.domain.upcasting import Upcasters
 from ledger.errors import (
     AlreadyExistsError,
@@ -25,6 +25,7 @@ from ledger.errors import (
     TooLargeError,
     VersionConflictError,
 )
+from ledger.services.evolution.copying import copy_stream
 from ledger.services.evolution.current import open_current
 from ledger.services.evolution.types import Registration, get_policy, get_type, list_types, register_type, set_policy
 from ledger.services.ingest import LineResult, Source, ingest_lines
@@ -542,3 +543,36 @@ def test_lines_behind_the_end_are_refused_one_by_one(ledger: Ledger) -> None:
         StreamClosedError,
         type(None),
     ]
+
+
+@pytest.mark.parametrize("edit", ["removed", "moved", "before", "beyond"])
+def test_verify_sees_an_end_that_was_altered(ledger: Ledger, edit: str) -> None:
+    """I10: a stream that was opened again by hand and written to, and an end that is not there."""
+    register(ledger, "Discharged", closes_stream=True)
+    ledger.append(a_visit(), a_visit(type="Discharged"), a_fact())
+    ledger.assert_intact()
+    columns = tables.closed_streams.c
+    own = columns.ledger_id == ledger.ledger_id
+    remove = sa.delete(tables.closed_streams).where(own)
+    place = {"moved": 2, "before": 0, "beyond": 3}.get(edit)
+    if place is not None:
+        ledger.backend.tamper(sa.update(tables.closed_streams).where(own).values(position=place))
+        found = [finding.position for finding in ledger.verify().findings]
+        assert found == {"moved": [2], "before": [1], "beyond": [2]}[edit]
+        return
+    (kept,) = ledger.deps.store.closed_streams(ledger.ledger_id).items()
+    ledger.backend.tamper(remove)
+    ledger.append(a_visit())
+    row = {"ledger_id": ledger.ledger_id, "stream_ref": kept[0], "position": kept[1]}
+    ledger.backend.tamper(sa.insert(tables.closed_streams).values(**row))
+    assert [finding.position for finding in ledger.verify().findings] == [3]
+
+
+def test_verify_sees_a_superseded_stream_that_was_opened_again(ledger: Ledger) -> None:
+    """I10: the log itself says that it has ended."""
+    ledger.append(a_visit())
+    copy_stream(ledger.deps, ledger.ledger_id, NameOrRef("patient-A", None), "person-A", {}, recorded_by=WRITER)
+    ledger.assert_intact()
+    own = tables.closed_streams.c.ledger_id == ledger.ledger_id
+    ledger.backend.tamper(sa.delete(tables.closed_streams).where(own))
+    assert [finding.position for finding in ledger.verify().findings] == [2]

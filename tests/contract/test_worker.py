@@ -101,10 +101,10 @@ def caught_up(ledger: Ledger) -> bool:
 
 
 def holders(ledger: Ledger) -> set[UUID | None]:
-    """Who has leased something."""
-    return {
-        cursor.holder for kind in KINDS for cursor in ledger.deps.derived.cursors.cursors(ledger.ledger_id, kind)
-    } - {None}
+    """Who has leased something now."""
+    now, cursors = ledger.backend.clock.now, ledger.deps.derived.cursors
+    found = [cursor for kind in KINDS for cursor in cursors.cursors(ledger.ledger_id, kind)]
+    return {cursor.holder for cursor in found if cursor.lease_until > now}
 
 
 def test_what_is_appended_reaches_read_models_and_snapshots(ledger: Ledger) -> None:

@@ -16,6 +16,7 @@ REF = "sub_" + "0" * 32
 ID = "00000000-0000-4000-8000-000000000000"
 NAME = "nobody-made-this"
 LEASED = {"consumer": ID, "partition": 0, "position": 0}
+TYPE = "Registered.Nowhere"
 EVENT = {"stream": "ward-1", "type": "Noted", "nonpersonal": {}}
 
 
@@ -54,6 +55,12 @@ MATRIX = [
     Endpoint("POST", "{ledger}/projections/" + NAME + "/rebuild", ("admin",), 404),
     Endpoint("POST", "{ledger}/projections/" + NAME + "/restart", ("admin",), 404),
     Endpoint("POST", "{ledger}/streams/lookup", ("writer", "auditor"), 404, {"stream": "ward-0"}),
+    Endpoint("POST", "{ledger}/streams/copy", ("admin",), 404, {"stream": "ward-0", "target": "ward-1"}),
+    Endpoint("POST", "{ledger}/types", ("admin",), 422, {"type": "Noted", "version": 2}),
+    Endpoint("GET", "{ledger}/types", ("writer", "auditor", "admin"), 200),
+    Endpoint("GET", "{ledger}/types/" + TYPE, ("writer", "auditor", "admin"), 404),
+    Endpoint("GET", "{ledger}/policy", ("admin",), 200),
+    Endpoint("PUT", "{ledger}/policy", ("admin",), 200, {}),
     Endpoint("POST", "{ledger}/subjects/lookup", ("privacy", "auditor"), 404, {"subject": "nobody"}),
     Endpoint("GET", "{ledger}/subjects/" + REF, ("privacy", "auditor"), 404),
     Endpoint("POST", "{ledger}/erasures", ("privacy",), 404, {"subject": "nobody"}),
@@ -187,7 +194,8 @@ def test_the_table_has_every_endpoint_and_the_document_says_the_same(sqlite_serv
             row.path.replace("{ledger}", "/v1/ledgers/{ledger}")
             .replace(ID, "{id}")
             .replace(REF, "{ref}")
-            .replace(NAME, "{name}"),
+            .replace(NAME, "{name}")
+            .replace(TYPE, "{type}"),
         ): row
         for row in MATRIX
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ledger.domain.snapshot import EVERY
 from tests.support.postgres import PostgresCluster
 from tests.support.server import NDJSON, Client, ServedLedger
 
@@ -95,7 +96,7 @@ def marked_events() -> list[dict[str, Any]]:
 
 def send(client: Client, path: str, events: list[dict[str, Any]]) -> None:
     """The import over HTTP."""
-    headers = {"Content-Type": NDJSON, "Idempotency-Key": "marked"}
+    headers = {"Content-Type": NDJSON, "Idempotency-Key": f"marked-{len(events)}"}
     body = "\n".join(json.dumps(event, ensure_ascii=False) for event in events).encode()
     answer = client.send("POST", f"{path}/events", body, headers)
     assert answer.lines()[-1]["recorded"] == len(events)
@@ -121,11 +122,31 @@ def provoke(client: Client, path: str, event: dict[str, Any]) -> None:
     client.send("POST", f"{path}/events", b'{"a":1,"' + MARK.encode() + b'":NaN}', {"Content-Type": "application/json"})
     client.send("POST", f"{path}/events", MARK.encode(), {"Content-Type": NDJSON})
     provoke_consumers(client, path)
+    provoke_time_travel(client, path)
     client.get(f"{path}/events/{MARK}")
     client.get(f"{path}/events?subject_ref={MARK}&{MARK}=1")
     client.get(f"/v1/ledgers/{MARK}/events", {"X-Request-Id": f"{MARK} not an id"})
     client.get(f"/{MARK}")
     client.post(f"{path}/erasures", {"subject": f"{MARK}:nobody", "reference": f"{MARK}!"})
+
+
+def provoke_time_travel(client: Client, path: str) -> None:
+    """A stream that is long enough for snapshots, asked about in every way, with marks where they do not belong."""
+    monitored = {"stream": f"monitor-{MARK}", "type": "Measured", "subject": f"{MARK}:monitored"}
+    send(client, path, [{**monitored, "data": {MARK: f"{MARK} {number}"}} for number in range(2 * EVERY)])
+    stream = {"stream": monitored["stream"]}
+    state = client.post(f"{path}/state", stream).json()
+    assert state["stream_version"] == 2 * EVERY
+    for what, question in (
+        ("state", stream),
+        ("states", {"category": "monitor"}),
+        ("states", {"subject": monitored["subject"], "cursor": MARK}),
+        ("diff", {**stream, "old_as_of": {"position": 0}}),
+        ("diff", {"category": MARK, "old_as_of": MARK}),
+        ("history", {**stream, "path": f"/{MARK}"}),
+        ("history", {**stream, "path": MARK}),
+    ):
+        client.post(f"{path}/{what}", question)
 
 
 def provoke_consumers(client: Client, path: str) -> None:

@@ -128,6 +128,29 @@ def test_what_is_stopped_or_leased_shows(service: Service) -> None:
     }
 
 
+def test_an_erasure_that_hangs_shows(service: Service) -> None:
+    """How many there are, and for how long."""
+    deps = service.deps
+    ledger_id = create_ledger(deps, "hospital").ledger_id
+    assert values(service, Counters(), "audit_ledger_open_erasures") == {(): 0.0}
+    assert values(service, Counters(), "audit_ledger_open_erasure_seconds") == {(): 0.0}
+    service.vault.begin_erasure(
+        ledger_id,
+        "patient:A",
+        erasure_id=deps.new_id(),
+        purposes=None,
+        ground=None,
+        reference=None,
+        name_commitment=None,
+        requested_at=deps.clock() - 90_000_000,
+        requested_by=OPERATOR,
+        block_unknown=True,
+    )
+    assert values(service, Counters(), "audit_ledger_open_erasures") == {(): 1.0}
+    (age,) = values(service, Counters(), "audit_ledger_open_erasure_seconds").values()
+    assert 90.0 <= age < 150.0
+
+
 def test_a_key_that_is_needed_again_is_a_hit(tmp_path: Path) -> None:
     """And each that is not remembered a miss."""
     settings = Settings.from_environment({"AUDIT_LEDGER_HOME": str(tmp_path / "home")})
