@@ -68,7 +68,7 @@ LEAVES = st.booleans() | st.fixed_dictionaries(
 SCHEMAS = st.recursive(LEAVES, _nested, max_leaves=6).filter(lambda schema: isinstance(schema, dict))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(SCHEMAS, OBJECTS)
 def test_what_fits_is_what_json_schema_says(schema: JsonObject, value: JsonObject) -> None:
     """Our own patterns, comparisons and counting change no verdict."""
@@ -77,7 +77,7 @@ def test_what_fits_is_what_json_schema_says(schema: JsonObject, value: JsonObjec
     assert (compile_schema(schema).faults(value, "/data") == []) == fits
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(SCHEMAS, st.dictionaries(st.sampled_from(["a", "Ada"]), VALUES | st.just("Lovelace"), max_size=2))
 def test_faults_tell_nothing_of_what_is_in_an_event(schema: JsonObject, value: JsonObject) -> None:
     """I5: wherever in the schema it is that an event does not fit."""
