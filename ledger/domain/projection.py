@@ -167,7 +167,7 @@ class DocumentFold:
             fold.held = {bytes.fromhex(key_id) for key_id in content["held"]}
             fold.shapes = dict(content["shapes"])
             fold._hidden = HiddenCount(_hidden_from_json(members) for members in content["hidden"])
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError("not a document of a read model") from error
         fold.key_ids = set(key_ids)
         return fold
