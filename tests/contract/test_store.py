@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import exc
 from sqlalchemy.engine import make_url
 
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
@@ -25,11 +22,10 @@ from ledger.domain.merkle import extend_frontier, root_of
 from ledger.domain.query import EventFilter, KeyCondition, Place
 from ledger.domain.sequence import place_events
 from ledger.errors import AlreadyExistsError, IntegrityError, StoreUnavailableError
-from ledger.storage import tables
 from ledger.storage.database import open_engine, reading
-from ledger.storage.migrate import VERSION_TABLE, migrate, pending_migrations
+from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
-from tests.support.ledgers import NOW, Backend, Ledger, a_fact, a_visit, open_postgresql
+from tests.support.ledgers import NOW, Backend
 from tests.support.postgres import PostgresCluster
 
 READ_AND_CLOSE = """
@@ -376,53 +372,6 @@ def test_whoever_waits_for_the_head_sees_what_its_holder_did(store: SqlStore, le
     assert store.head(ledger_id).size == 2
 
 
-# I1: append-only, by the database
-
-
-def populated(ledger: Ledger) -> None:
-    """At least one row in every append-only table."""
-    ledger.append(a_visit("A"), a_fact())
-    ledger.erase("patient:A")
-    with ledger.deps.store.locked_head(ledger.ledger_id) as lock:
-        lock.abandon(S)
-
-
-def forbidden(table: sa.Table, dialect: str) -> Iterator[Any]:
-    """What nobody may do to the table."""
-    column = next(column for column in table.columns if not column.primary_key or column.name == "stream_ref")
-    yield sa.update(table).values({column.name: column})
-    yield sa.delete(table)
-    if dialect == "postgresql":
-        yield sa.text(f"TRUNCATE {table.name}")
-        yield sa.text(f"TRUNCATE {table.name} CASCADE")
-    else:
-        yield sa.text(f"INSERT OR REPLACE INTO {table.name} SELECT * FROM {table.name}")
-        yield sa.text(f"REPLACE INTO {table.name} SELECT * FROM {table.name}")
-        yield sa.text(f"UPDATE OR REPLACE {table.name} SET ledger_id = ledger_id")
-
-
-@pytest.mark.parametrize("name", tables.APPEND_ONLY)
-def test_the_database_refuses_to_change_the_log(ledger: Ledger, name: str) -> None:
-    """I1: a trigger stands in the way of every change, even of the owner's."""
-    populated(ledger)
-    table = tables.metadata.tables[name]
-    count = sa.select(sa.func.count()).select_from(table).where(table.c.ledger_id == ledger.ledger_id)
-    engine = ledger.backend.engine
-    with engine.connect() as connection:
-        before = connection.execute(count).scalar_one()
-    assert before
-    for statement in forbidden(table, ledger.backend.name):
-        with pytest.raises(exc.DBAPIError, match="append-only"):
-            ledger.backend.execute(statement)
-    with engine.connect() as connection:
-        assert connection.execute(count).scalar_one() == before
-
-
-def test_the_log_and_its_rules_are_in_the_list() -> None:
-    """Every table of the log is append-only; the others are the few whose rows have a life."""
-    assert set(tables.metadata.tables) - set(tables.APPEND_ONLY) == {"ledgers", "heads", "api_keys"}
-
-
 def test_two_events_cannot_share_a_place(store: SqlStore, ledger_id: UUID) -> None:
     """I2, I3, I4 below the lock: position, (stream, version) and event id are unique whatever a writer believes."""
     (event,) = write(store, ledger_id, sealed(ledger_id, 1))
@@ -440,61 +389,6 @@ def test_two_events_cannot_share_a_place(store: SqlStore, ledger_id: UUID) -> No
     fine = replace(event, position=1, stream_version=2, envelope=replace(event.envelope, event_id=UUID(int=2)))
     with store.locked_head(ledger_id) as lock:
         lock.write([fine], replace(lock.head, size=2, frontier=(bytes(32),)))
-
-
-@pytest.fixture(scope="module")
-def service(postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Backend, Any]]:
-    """A backend, and an engine that has the service role's rights on its ledger database."""
-    role = postgres.create_role()
-    opened = open_postgresql(postgres, tmp_path_factory.mktemp("service"))
-    migrate(opened.engine, role.name)
-    database = make_url(opened.urls[0]).database
-    assert database is not None
-    engine = open_engine(postgres.url(database, role))
-    yield opened, engine
-    engine.dispose()
-    opened.close()
-
-
-def test_the_service_s_role_can_do_its_work(service: tuple[Backend, Any]) -> None:
-    """With the rights that ``migrate`` grants, everything that the service does goes through."""
-    opened, engine = service
-    ledger = opened.new_ledger().with_parts(store=SqlStore(engine))
-    populated(ledger)
-    key = ApiKey(ERASURE, "n", "p", frozenset(), None, b"h", NOW, None, None, None)
-    ledger.deps.store.add_api_key(key)
-    ledger.deps.store.touch_api_key(key.key_id, NOW)
-    assert ledger.deps.store.revoke_api_key(key.key_id, NOW)
-    ledger.deps.store.check()
-    ledger.assert_intact()
-
-
-@pytest.mark.parametrize("name", [*tables.metadata.tables, VERSION_TABLE])
-def test_the_service_s_role_can_change_nothing_else(service: tuple[Backend, Any], name: str) -> None:
-    """I1 by grants: no row of the log is updated, none at all deleted, no table truncated, altered or dropped."""
-    _, engine = service
-    statements = [
-        f"DELETE FROM {name}",
-        f"TRUNCATE {name}",
-        f"DROP TABLE {name}",
-        f"ALTER TABLE {name} ADD COLUMN extra integer",
-        f"ALTER TABLE {name} DISABLE TRIGGER ALL",
-        f"CREATE TABLE {name}_copy AS SELECT * FROM {name}",
-        f"CREATE INDEX ON {name} ((1))",
-        "SET session_replication_role = replica",
-        "DROP FUNCTION refuse_change() CASCADE",
-    ]
-    if name in (*tables.APPEND_ONLY, VERSION_TABLE):
-        column = "version_num" if name == VERSION_TABLE else "ledger_id"
-        statements.append(f"UPDATE {name} SET {column} = {column}")
-    else:
-        statements.append(f"UPDATE {name} SET {'name' if name != 'heads' else 'ledger_id'} = NULL")
-    with engine.connect() as connection:
-        for statement in statements:
-            with pytest.raises(exc.ProgrammingError) as caught:
-                connection.exec_driver_sql(statement)
-            assert getattr(caught.value.orig, "sqlstate", None) == "42501"
-            connection.rollback()
 
 
 # When the database is away
@@ -603,78 +497,3 @@ def test_a_write_that_loses_its_connection_is_not_repeated(service: tuple[Backen
         lose_the_connection()
     assert store.head(ledger_id) == Head(0, (), 0)
     assert [event.position for event in write(store, ledger_id, sealed(ledger_id, 1))] == [0]
-
-
-# Migrations
-
-
-@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")  # of the one index on an expression, in SQLite
-def test_the_models_are_what_the_migrations_made(backend: Backend) -> None:
-    """Every table and column of ``tables.py``, and no other, is in the migrated database, with the same nullability."""
-    with backend.engine.connect() as connection:
-        inspector = sa.inspect(connection)
-        assert set(inspector.get_table_names()) == {*tables.metadata.tables, VERSION_TABLE}
-        for name, table in tables.metadata.tables.items():
-            columns = {column["name"]: column for column in inspector.get_columns(name)}
-            assert columns.keys() == set(table.columns.keys())
-            for column in table.columns:
-                assert columns[column.name]["nullable"] is column.nullable, (name, column.name)
-            key = [column.name for column in table.primary_key]
-            assert sorted(inspector.get_pk_constraint(name)["constrained_columns"]) == sorted(key)
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
-        # The models leave out what only the database has to know: indexes, foreign keys and unique constraints.
-        left_out = {"remove_index", "remove_fk", "remove_constraint"}
-        differences = compare_metadata(context, tables.metadata)
-        assert [one for one in differences if not isinstance(one, tuple) or one[0] not in left_out] == []
-
-
-@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")  # likewise
-def test_the_ledger_leads_every_index(backend: Backend) -> None:
-    """So that the schema can be distributed by ledger: ``ledger_id`` stands first in every key and index of the log."""
-    with backend.engine.connect() as connection:
-        inspector = sa.inspect(connection)
-        for name in (*tables.APPEND_ONLY, "heads"):
-            assert inspector.get_pk_constraint(name)["constrained_columns"][0] == "ledger_id"
-            for unique in inspector.get_unique_constraints(name):
-                assert unique["column_names"][0] == "ledger_id"
-            for index in inspector.get_indexes(name):
-                assert index["column_names"][0] == "ledger_id"
-
-
-def test_a_populated_ledger_migrates_forward(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> None:
-    """From the first schema, filled by the services, to the newest: nothing is lost, all proofs still hold."""
-    if backend.name == "sqlite":
-        url = f"sqlite:///{tmp_path}/old.db"
-    else:
-        url = request.getfixturevalue("postgres").create_database()
-    engine = open_engine(url)
-    migrate(engine, revision="0001")
-    assert pending_migrations(engine)
-    old = replace(backend, engine=engine).new_ledger()
-    populated(old)
-    old.append(a_visit("B", actor="group:L"))
-    before, report = old.recorded(), old.verify()
-
-    migrate(engine)
-    migrate(engine)
-
-    assert not pending_migrations(engine)
-    assert old.recorded() == before
-    assert old.verify() == report
-    assert report.intact
-    old.append(a_visit("B"))
-    assert old.positions(category="patient") == [0, 3, 4]
-    engine.dispose()
-
-
-def test_migrating_twice_grants_no_more(service: tuple[Backend, Any]) -> None:
-    """Rights that somebody added by hand are gone after the next migration."""
-    opened, engine = service
-    role = make_url(str(engine.url)).username
-    with opened.engine.begin() as connection:
-        connection.exec_driver_sql(f'GRANT ALL ON events, heads TO "{role}"')
-    migrate(opened.engine, role)
-    with engine.connect() as connection:
-        for table in ("events", "heads"):
-            has = sa.text("SELECT has_table_privilege(:table, 'DELETE') OR has_table_privilege(:table, 'TRUNCATE')")
-            assert connection.execute(has, {"table": table}).scalar_one() is False

@@ -85,6 +85,11 @@ class Backend:
 
     def new_ledger(self) -> Ledger:
         """An empty ledger of its own."""
+        ledger = self.ledger(UUID(int=0))
+        return replace(ledger, ledger_id=create_ledger(ledger.deps, f"test-{secrets.token_hex(6)}").ledger_id)
+
+    def ledger(self, ledger_id: UUID) -> Ledger:
+        """A ledger that there is."""
         alarms: list[Alarm] = []
         engine = self.engine
         deps = Dependencies(
@@ -96,7 +101,7 @@ class Backend:
             os.urandom,
             _collect(alarms),
         )
-        return Ledger(self, deps, create_ledger(deps, f"test-{secrets.token_hex(6)}").ledger_id, alarms)
+        return Ledger(self, deps, ledger_id, alarms)
 
     def execute(self, statement: sa.Executable) -> None:
         """Run a statement as the service could: the database's own rules hold."""
