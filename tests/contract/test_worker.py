@@ -20,7 +20,17 @@ from ledger.services.projecting.read_models import key_of_stream
 from ledger.services.projecting.shipped import CURRENT_STATE, SHIPPED
 from ledger.services.worker import Silent, Step, Worker, run_worker
 from tests.support.accounts import HOUR, TRANSFER, Transfer, balance, open_account, run, types_of
-from tests.support.ledgers import PRIVACY_OFFICER, Backend, Ledger, a_fact, a_visit, reasons, who
+from tests.support.ledgers import (
+    PRIVACY_OFFICER,
+    Backend,
+    Ledger,
+    a_fact,
+    a_visit,
+    open_postgresql,
+    open_sqlite,
+    reasons,
+    who,
+)
 from tests.support.projecting import folded_log, shown_of
 
 PATIENCE_SECONDS = 20.0
@@ -46,6 +56,18 @@ class Told(Silent):
     @override
     def resumed(self, erasure_id: UUID) -> None:
         self.erasures.append(erasure_id)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """Databases of this suite's own: a worker that is told nothing else works on all ledgers that there are."""
+    home = tmp_path_factory.mktemp("worker")
+    if request.param == "sqlite":
+        opened = open_sqlite(home)
+    else:
+        opened = open_postgresql(request.getfixturevalue("postgres"), home)
+    yield opened
+    opened.close()
 
 
 @contextmanager
