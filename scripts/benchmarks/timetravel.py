@@ -119,19 +119,25 @@ def _ask_often(deps: Dependencies, ledger_id: UUID, ref: bytes, position: int) -
 
 
 def _measure_over_http(report: Report, engine: Engine) -> None:
-    """What a client sees: the slowest moment of a long stream against the quickest of a short one, and one question for
-    many states against one question each."""
+    """What a client sees: moments of a long stream against the quickest of a short one, which is its newest state
+    and a snapshot; and one question for many states against one question each."""
     long, count = report.size(5_000, 100_000), report.size(200, 1000)
     with report.served(engine) as server:
         client, path = server.client, server.make_ledger("bench")
         _send(client, path, [_an_event("lab-short", number) for number in range(SHORT)])
         _send(client, path, [_an_event("lab-long", number) for number in range(long)])
-        report.ratio(
-            f"state of {long} events, its slowest moment ÷ of {SHORT} events, from its snapshot; over HTTP",
-            partial(_ask_at, client, path, "lab-short", SHORT - 1),
-            partial(_ask_at, client, path, "lab-long", SHORT + long // 2 + EVERY - 2),
-            COST_BAR,
-        )
+        newest, middle = [SHORT - 1] * SEVERAL, SHORT + long // 2 - 1
+        spread = [middle + number * (EVERY - 1) // (SEVERAL - 1) for number in range(SEVERAL)]
+        for name, moments, bar in (
+            ("moments 0 to 99 behind a snapshot", spread, COST_BAR),
+            ("its slowest moment", [middle + EVERY - 1] * SEVERAL, None),
+        ):
+            report.ratio(
+                f"state of {long} events, {name} ÷ newest of {SHORT} events; over HTTP",
+                partial(_ask_at, client, path, "lab-short", newest),
+                partial(_ask_at, client, path, "lab-long", moments),
+                bar,
+            )
         _send(client, path, [_an_event(f"patient-{number % count}", number) for number in range(3 * count)])
         refs = [state["stream_ref"] for state in _ask_states(client, path, count)]
         report.ratio(
@@ -150,8 +156,8 @@ def _send(client: Client, path: str, events: Sequence[dict[str, Any]]) -> None:
             raise RuntimeError(f"the benchmark could not append: {answer.status}")
 
 
-def _ask_at(client: Client, path: str, stream: str, position: int) -> None:
-    for _ in range(SEVERAL):
+def _ask_at(client: Client, path: str, stream: str, positions: Sequence[int]) -> None:
+    for position in positions:
         answer = client.post(f"{path}/state", {"stream": stream, "as_of": {"position": position}})
         if answer.status != 200:
             raise RuntimeError(f"the benchmark could not ask: {answer.status}")

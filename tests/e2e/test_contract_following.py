@@ -178,8 +178,9 @@ def test_what_a_stream_cannot_do_is_said(
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_a_stream_ends_when_its_key_is_revoked_or_expires(tenant: Tenant) -> None:
+def test_a_stream_ends_when_its_key_is_revoked_or_expires(embedded_tenant: Tenant) -> None:
     """Within seconds, though nothing was recorded."""
+    tenant = embedded_tenant
     admin = tenant.client
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
     keys = [

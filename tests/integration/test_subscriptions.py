@@ -29,7 +29,7 @@ STREAMS = 40
 """Of each writer; some are shared with the next."""
 
 BATCH = 100
-APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "15")) * 200
+APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "10")) * 200
 """Of all writers together."""
 
 NAME = "everything"
