@@ -12,9 +12,9 @@ from tests.e2e.conftest import Tenant
 from tests.support.server import NDJSON
 
 EVENT_MEMBERS = [
-    "position", "id", "type", "schema_version", "stream", "stream_ref", "stream_version", "category", "recorded_at",
-    "occurred_at", "recorded_by", "correlation_id", "causation_id", "subject", "subject_ref", "purpose", "data",
-    "actor", "parts", "nonpersonal", "redactions",
+    "position", "id", "type", "schema_version", "shown_version", "schema_status", "stream", "stream_ref",
+    "stream_version", "category", "recorded_at", "occurred_at", "recorded_by", "correlation_id", "causation_id",
+    "subject", "subject_ref", "purpose", "data", "actor", "parts", "nonpersonal", "redactions",
 ]  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def test_the_state_stands_on_both_axes(hospital: Tenant) -> None:
         return found
 
     now = state()
-    assert list(now) == ["as_of", "stream_ref", "stream_version", "state", "complete", "redactions"]
+    assert list(now) == ["as_of", "stream_ref", "stream_version", "state", "complete", "redactions", "unknown_versions"]
     assert (now["stream_version"], now["state"]["kind"], now["complete"]) == (4, "Triage", True)
     assert state(as_of={"position": 2})["state"]["kind"] == "CRP"
     assert state(occurred_as_of="2026-01-01T12:00:00Z")["state"]["kind"] == "Triage"
