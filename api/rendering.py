@@ -32,8 +32,6 @@ def render_event(event: OpenedEvent) -> dict[str, Any]:
         "id": str(envelope.event_id),
         "type": envelope.event_type,
         "schema_version": envelope.schema_version,
-        "shown_version": event.shown_version,
-        "schema_status": event.schema_status,
         "stream": event.stream,
         "stream_ref": format_ref("str", envelope.stream_ref),
         "stream_version": recorded.stream_version,
@@ -51,6 +49,8 @@ def render_event(event: OpenedEvent) -> dict[str, Any]:
         "parts": [_part(part) for part in event.further],
         "nonpersonal": event.nonpersonal,
         "redactions": [render_redaction(redaction) for redaction in event.redactions],
+        "shown_version": event.shown_version,
+        "schema_status": event.schema_status,
     }
 
 

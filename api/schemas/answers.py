@@ -150,8 +150,6 @@ class Event(Schema):
     id = Identifier(required=True)
     type = fields.String(required=True)
     schema_version = fields.Integer(required=True, metadata={"description": "As recorded."})
-    shown_version = fields.Integer(required=True, metadata={"description": "Whose shape the event is shown in."})
-    schema_status = Choice(*get_args(SchemaStatus), required=True)
     stream = fields.String(required=True, allow_none=True)
     stream_ref = Ref("str", required=True)
     stream_version = fields.Integer(required=True)
@@ -169,6 +167,8 @@ class Event(Schema):
     parts = fields.List(fields.Nested(EventPart), required=True)
     nonpersonal = fields.Dict(required=True, allow_none=True)
     redactions = fields.List(fields.Nested(Redaction), required=True)
+    shown_version = fields.Integer(required=True, metadata={"description": "Whose shape the event is shown in."})
+    schema_status = Choice(*get_args(SchemaStatus), required=True)
 
 
 class Page(Schema):

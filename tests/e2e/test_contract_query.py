@@ -12,9 +12,9 @@ from tests.e2e.conftest import Tenant
 from tests.support.server import NDJSON
 
 EVENT_MEMBERS = [
-    "position", "id", "type", "schema_version", "shown_version", "schema_status", "stream", "stream_ref",
-    "stream_version", "category", "recorded_at", "occurred_at", "recorded_by", "correlation_id", "causation_id",
-    "subject", "subject_ref", "purpose", "data", "actor", "parts", "nonpersonal", "redactions",
+    "position", "id", "type", "schema_version", "stream", "stream_ref", "stream_version", "category", "recorded_at",
+    "occurred_at", "recorded_by", "correlation_id", "causation_id", "subject", "subject_ref", "purpose", "data",
+    "actor", "parts", "nonpersonal", "redactions", "shown_version", "schema_status",
 ]  # fmt: skip
 
 
