@@ -58,7 +58,8 @@ class Cursors(Protocol):
         """The cursors of a kind, in order of name and number."""
 
     def add_cursor(self, ledger_id: UUID, key: CursorKey, version: int, state: CursorState, position: int) -> Cursor:
-        """The cursor of this key; made, at ``position``, if it is not there yet."""
+        """The cursor of this key; made, at ``position``, if it is not there yet. Where the name has one of a higher
+        number, the newest is given instead: numbers that are gone do not come back."""
 
     def take_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID, now: int, lease_until: int) -> Cursor | None:
         """Lease a cursor that nobody holds, whose lease is over, or that is ours already. Of several that ask at once
@@ -311,15 +312,14 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A process asked to be woken at ``due_at`` (microseconds). ``set_by``: the event that asked for it. ``name``: one
-    that no other timer of the process and stream ever has, so that nobody who is late replaces or clears another's."""
+    """A process asked to be woken at ``due_at`` (microseconds). ``set_by``: the event that asked for it, with the
+    ``number`` of the request among the reactions there."""
 
     timer_id: UUID
     process: str
-    stream_ref: bytes
-    name: str
     due_at: int
     set_by: UUID
+    number: int
 
 
 class Timers(Protocol):
@@ -331,8 +331,30 @@ class Timers(Protocol):
     def due_timers(self, ledger_id: UUID, process: str, now: int, limit: int) -> Sequence[Timer]:
         """Those that are due, earliest first."""
 
-    def clear_timer(self, ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> None:
+    def put_off_timer(self, ledger_id: UUID, process: str, timer_id: UUID, due_at: int) -> None:
+        """Wake the process later. A timer that is not set stays so."""
+
+    def clear_timer(self, ledger_id: UUID, process: str, timer_id: UUID) -> None:
         """Remove a timer. Doing it again changes nothing."""
+
+
+class HeldEvents(Protocol):
+    """Events that a process manager has gone by, because their subjects are restricted, and is to come back to."""
+
+    def hold_event(self, ledger_id: UUID, process: str, stream_ref: bytes, position: int) -> None:
+        """Have an event wait. Doing it again changes nothing."""
+
+    def held_streams(self, ledger_id: UUID, process: str, after: bytes, limit: int) -> Sequence[bytes]:
+        """Refs of streams that have events waiting, behind ``after``, in their order."""
+
+    def holding(self, ledger_id: UUID, process: str, stream_refs: Collection[bytes]) -> frozenset[bytes]:
+        """Those of these streams that have events waiting."""
+
+    def held_events(self, ledger_id: UUID, process: str, stream_ref: bytes, limit: int) -> Sequence[int]:
+        """Positions of the events of a stream that wait, in order."""
+
+    def release_event(self, ledger_id: UUID, process: str, stream_ref: bytes, position: int) -> None:
+        """An event waits no more. Doing it again changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,3 +366,4 @@ class Derived:
     read_models: ReadModels
     subscriptions: Subscriptions
     timers: Timers
+    held_events: HeldEvents

@@ -27,11 +27,16 @@ def resolve_as_of(deps: Dependencies, ledger_id: UUID, as_of: AsOf | None, point
     time = as_of.time or 0
     if time > deps.clock():
         raise InvalidError("as_of lies in the future", [Fault(pointer, "must not be in the future")])
+    position = settled_position_at(deps, ledger_id, time)
+    return Moment(position, deps.store.recorded_at(ledger_id, position) if position >= 0 else None)
+
+
+def settled_position_at(deps: Dependencies, ledger_id: UUID, time: int) -> int:
+    """The last position that was recorded at or before a time that has come; -1: none."""
     head = deps.store.head(ledger_id)
     if time >= head.last_recorded_at:
         head = deps.store.head(ledger_id, settled=True)
-    position = last_position_at(deps, ledger_id, time, head.size, head.last_recorded_at)
-    return Moment(position, deps.store.recorded_at(ledger_id, position) if position >= 0 else None)
+    return last_position_at(deps, ledger_id, time, head.size, head.last_recorded_at)
 
 
 def _at_position(deps: Dependencies, ledger_id: UUID, position: int, pointer: str) -> Moment:

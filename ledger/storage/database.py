@@ -10,14 +10,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Engine, event, exc
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
 from ledger.errors import IntegrityError, StoreUnavailableError
@@ -101,6 +101,13 @@ def one_of(connection: Connection, column: Column[Any], values: Sequence[Any]) -
     if connection.dialect.name == "postgresql":
         return column == sa.any_(sa.literal(list(values), postgresql.ARRAY(column.type)))
     return column.in_(values)
+
+
+def insert_missing(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, unless one with its key is there. Whoever loses a race sees the winner's row in the next
+    statement."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insert(table).on_conflict_do_nothing(), dict(row))
 
 
 def contains(connection: Connection, column: Column[bytes], piece: bytes) -> ColumnElement[bool]:

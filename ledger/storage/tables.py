@@ -231,14 +231,22 @@ timers = sa.Table(
     metadata,
     sa.Column("ledger_id", Id, primary_key=True),
     sa.Column("process", sa.Text, primary_key=True),
-    sa.Column("stream_ref", sa.LargeBinary, primary_key=True),
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("timer_id", Id, nullable=False),
+    sa.Column("timer_id", Id, primary_key=True),
     sa.Column("due_at", sa.BigInteger, nullable=False),
     sa.Column("set_by", Id, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
 )
 
-DERIVED = ("cursors", "snapshots", "read_models", "subscriptions", "parked_events", "timers")
+held_events = sa.Table(
+    "held_events",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("stream_ref", sa.LargeBinary, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True),
+)
+
+DERIVED = ("cursors", "snapshots", "read_models", "subscriptions", "parked_events", "timers", "held_events")
 """Tables that the service may change and delete from: what they hold is not part of the log."""
 
 APPEND_ONLY = (

@@ -84,9 +84,9 @@ def test_cursors_are_listed_by_kind_name_and_number(ledger: Ledger) -> None:
     """A list holds the cursors of one kind, in order, and those of one ledger only."""
     cursors = ledger.deps.derived.cursors
     keys = [
-        CursorKey("subscription", "a", 10),
         CursorKey("subscription", "b", 0),
         CursorKey("subscription", "a", 9),
+        CursorKey("subscription", "a", 10),
         CursorKey("process", "a", 0),
     ]
     for key in keys:
@@ -94,9 +94,18 @@ def test_cursors_are_listed_by_kind_name_and_number(ledger: Ledger) -> None:
     other = ledger.backend.new_ledger()
     cursors.add_cursor(other.ledger_id, keys[0], 1, "running", -1)
     found = [cursor.key for cursor in cursors.cursors(ledger.ledger_id, "subscription")]
-    assert found == [keys[2], keys[0], keys[1]]
-    assert [cursor.key for cursor in cursors.cursors(ledger.ledger_id, "subscription", "b")] == [keys[1]]
+    assert found == [keys[1], keys[2], keys[0]]
+    assert [cursor.key for cursor in cursors.cursors(ledger.ledger_id, "subscription", "b")] == [keys[0]]
     assert cursors.cursors(ledger.ledger_id, "snapshots") == []
+
+
+def test_a_number_that_is_gone_does_not_come_back(ledger: Ledger) -> None:
+    """Whoever slept while generations came and went gets the newest."""
+    cursors = ledger.deps.derived.cursors
+    second = cursors.add_cursor(ledger.ledger_id, CursorKey("projection", "a", 2), 1, "running", 7)
+    assert cursors.add_cursor(ledger.ledger_id, CursorKey("projection", "a", 1), 1, "running", -1) == second
+    assert cursors.add_cursor(ledger.ledger_id, CursorKey("projection", "a", 2), 1, "running", -1) == second
+    assert cursors.cursors(ledger.ledger_id, "projection") == [second]
 
 
 def test_lease_keeps_others_away_until_it_is_over(place: Place) -> None:

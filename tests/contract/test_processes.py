@@ -25,7 +25,6 @@ from ledger.domain.process import (
     Send,
     SetTimer,
     refusal_of,
-    timer_of,
 )
 from ledger.ports import Cursor, CursorKey
 from ledger.services.commanding.processes import LEASE, restart, standing, step
@@ -33,7 +32,7 @@ from ledger.services.evolution.types import register_type, set_policy
 from ledger.storage import tables
 from tests.support.accounts import (
     ACCOUNT,
-    HOUR,
+    IDLE,
     TRANSFER,
     Close,
     Deposit,
@@ -167,23 +166,6 @@ def test_an_erased_owner_ends_the_instance_and_not_the_process(bank: Ledger) -> 
     assert cursor_of(bank).error is None
 
 
-def test_a_restricted_sender_waits_and_nobody_else_does(bank: Ledger) -> None:
-    """An event that may not be read is not passed over: it waits, and goes on when the restriction is lifted."""
-    open_account(bank, "eve", 5)
-    run(bank, "account-ann", BOB)
-    run(bank, "account-eve", Transfer(5, "account-bob", "person:bob"))
-    ref = bank.subject_ref("person:ann")
-    bank.deps.vault.restrict(bank.ledger_id, ref, 1)
-    until_idle(bank)
-    assert balance(bank, "bob") == 5
-    bank.deps.vault.lift_restriction(bank.ledger_id, ref, 2)
-    until_idle(bank)
-    assert (balance(bank, "bob"), balance(bank, "ann")) == (35, 70)
-    recorded = types_of(bank)
-    until_idle(bank, holder=uuid4())
-    assert types_of(bank) == recorded
-
-
 def test_a_process_of_nobody_keeps_its_notes_as_nonpersonal(ledger: Ledger) -> None:
     """Counting facts that concern no person."""
 
@@ -222,111 +204,6 @@ def test_a_process_sees_what_its_filter_says_and_never_itself(ledger: Ledger) ->
     assert seen == ["Opened"] + ["ProcessReacted"] * 3
 
 
-# Timers
-
-
-def test_a_timer_fires_when_it_is_due_and_once(bank: Ledger) -> None:
-    """If nothing happened by then."""
-    run(bank, "account-ann", BOB)
-    until_idle(bank)
-    later(bank, HOUR - 1_000_000)
-    assert until_idle(bank) == 0
-    later(bank, 2_000_000)
-    until_idle(bank)
-    (fired,) = bank.query(types=("TimerFired",))
-    assert timer_of(fired) == "deadline"
-    recorded = types_of(bank)
-    assert recorded[-2:] == ["TimerFired", "ProcessReacted"]
-    later(bank, HOUR)
-    assert until_idle(bank, holder=uuid4()) == 0
-    assert types_of(bank) == recorded
-
-
-def test_a_cancelled_timer_does_not_fire(bank: Ledger) -> None:
-    """The refund has cancelled it: its row wakes nobody."""
-    run(bank, "account-ann", Transfer(30, "account-nobody", "person:nobody"))
-    until_idle(bank)
-    later(bank, 2 * HOUR)
-    until_idle(bank)
-    assert bank.query(types=("TimerFired",)) == []
-    assert bank.deps.derived.timers.due_timers(bank.ledger_id, "transfer", bank.deps.clock(), 10) == []
-
-
-def reminding(state: JsonObject, event: OpenedEvent) -> Sequence[Reaction]:
-    """Every event of an account puts the timer off; when it fires, it is set once more."""
-    at = event.recorded.recorded_at + HOUR
-    if timer_of(event) is None:
-        return [SetTimer("idle", at)]
-    fired = state.get("fired", 0) + 1
-    return [Note({"fired": fired}), *([SetTimer("idle", at)] if fired == 1 else [])]
-
-
-IDLE = replace(
-    TRANSFER,
-    name="idle",
-    category="idle",
-    input_types=(),
-    instance_of=lambda event: str(event.stream),
-    react=reminding,
-)
-
-
-def test_a_timer_that_is_set_again_is_put_off(bank: Ledger) -> None:
-    """Of one name the last counts, and one that fired can be set again."""
-    until_idle(bank, IDLE)
-    later(bank, HOUR - 5_000_000)
-    run(bank, "account-ann", Deposit(1))
-    until_idle(bank, IDLE)
-    later(bank, 10_000_000)
-    until_idle(bank, IDLE)
-    fired = bank.query(types=("TimerFired",))
-    assert [event.stream for event in fired] == ["idle-account-bob"]
-    later(bank, 3 * HOUR)
-    until_idle(bank, IDLE)
-    fired = bank.query(types=("TimerFired",))
-    assert sorted(str(event.stream) for event in fired) == ["idle-account-ann"] + ["idle-account-bob"] * 2
-    later(bank, 3 * HOUR)
-    until_idle(bank, IDLE)
-    assert len(bank.query(types=("TimerFired",))) == 4
-
-
-def test_what_was_recorded_before_a_timer_was_due_comes_before_it(bank: Ledger) -> None:
-    """A worker that was away when both happened sees them in their order: nothing is overdue that came in time."""
-    run(bank, "account-ann", Deposit(1))
-    until_idle(bank, IDLE)
-    later(bank, HOUR - 5_000_000)
-    run(bank, "account-ann", Deposit(1))
-    run(bank, "account-bob", Deposit(1))
-    later(bank, HOUR - 2_000_000)
-    until_idle(bank, IDLE)
-    assert bank.query(types=("TimerFired",)) == []
-
-
-def test_a_timer_of_somebody_restricted_waits(bank: Ledger) -> None:
-    """And fires when the restriction is lifted; those of others fire meanwhile."""
-    until_idle(bank, IDLE)
-    ref = bank.subject_ref("person:ann")
-    bank.deps.vault.restrict(bank.ledger_id, ref, 1)
-    later(bank, 2 * HOUR)
-    until_idle(bank, IDLE)
-    assert [event.stream for event in bank.query(types=("TimerFired",))] == ["idle-account-bob"]
-    bank.deps.vault.lift_restriction(bank.ledger_id, ref, 2)
-    until_idle(bank, IDLE)
-    assert len(bank.query(types=("TimerFired",))) == 2
-
-
-def test_a_timer_of_somebody_erased_is_cleared_away(bank: Ledger) -> None:
-    """Nothing fires for somebody who is gone."""
-    until_idle(bank, IDLE)
-    bank.erase("person:ann")
-    bank.erase("person:bob")
-    later(bank, 2 * HOUR)
-    until_idle(bank, IDLE)
-    assert bank.query(types=("TimerFired",)) == []
-    assert until_idle(bank, IDLE) == 0
-    assert bank.deps.derived.timers.due_timers(bank.ledger_id, "idle", bank.deps.clock(), 10) == []
-
-
 # Ends and failures
 
 
@@ -344,6 +221,22 @@ def test_an_instance_that_ended_reacts_to_nothing_more(bank: Ledger) -> None:
     streams = [event.stream for event in bank.query(category="idle")]
     assert streams == ["idle-account-ann", "idle-account-bob", "idle-account-eve"]
     assert cursor_of(bank, "idle").state == "running"
+
+
+def test_what_was_decided_with_the_end_is_carried_out_whatever_is_refused(bank: Ledger) -> None:
+    """The ended instance hears nothing of the refusal, and the command behind it is sent all the same."""
+
+    def react(_state: JsonObject, event: OpenedEvent) -> Sequence[Reaction]:
+        data = (event.subject.data if event.subject else None) or {}
+        pay = Send("account", data["to"], Deposit(data["amount"]), subject=data["receiver"])
+        return [Send("account", "account-nobody", Deposit(1)), pay, End()]
+
+    run(bank, "account-ann", BOB)
+    until_idle(bank, with_react(react))
+    assert balance(bank, "bob") == 30
+    assert types_of(bank).count(REACTED) == 1
+    until_idle(bank, with_react(react), holder=uuid4())
+    assert balance(bank, "bob") == 30
 
 
 class MadeUpError(Exception):

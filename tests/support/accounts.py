@@ -157,6 +157,25 @@ TRANSFER = ProcessManager(
 )
 
 
+def reminding(state: JsonObject, event: OpenedEvent) -> Sequence[Reaction]:
+    """Every event of an account puts the timer off; when it fires, it is set once more."""
+    at = event.recorded.recorded_at + HOUR
+    if timer_of(event) is None:
+        return [SetTimer("idle", at)]
+    fired = state.get("fired", 0) + 1
+    return [Note({"fired": fired}), *([SetTimer("idle", at)] if fired == 1 else [])]
+
+
+IDLE = replace(
+    TRANSFER,
+    name="idle",
+    category="idle",
+    input_types=(),
+    instance_of=lambda event: str(event.stream),
+    react=reminding,
+)
+
+
 def run(ledger: Ledger, stream: str, command: Any, command_id: UUID | None = None) -> Handled:
     """Have an account handle a command."""
     return handle(

@@ -32,6 +32,9 @@ def populate_derived(ledger: Ledger) -> None:
     open_account(ledger, "bob")
     run(ledger, "account-ann", Transfer(30, "account-bob", "person:bob"))
     until_idle(ledger, TRANSFER)
+    run(ledger, "account-ann", Transfer(30, "account-bob", "person:bob"))
+    ledger.deps.vault.restrict(ledger.ledger_id, ledger.subject_ref("person:ann"), ledger.deps.clock())
+    until_idle(ledger, TRANSFER)
     run_all(ledger.deps, ledger.ledger_id)
     while snapshotting.step(ledger.deps, ledger.ledger_id, HOLDER):
         pass

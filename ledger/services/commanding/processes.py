@@ -3,8 +3,8 @@
 A lease gives each process to one worker at a time. What keeps a crash, or a worker that wakes up too late, from losing
 or doubling anything is not the lease: it is the ids (``reacting``), and that the cursor moves only behind what is done.
 
-Timers are rows that wake the process; what they mean stands in the log. The events of somebody who is restricted wait
-as such rows, too, so that everybody else's go on.
+Timers are rows that wake the process; what they mean stands in the log. The events of somebody who is restricted are
+held, in order within their stream, so that everybody else's go on.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from uuid import UUID
 
 from ledger.domain.events import OpenedEvent
 from ledger.domain.process import ProcessManager
-from ledger.domain.query import AsOf, EventFilter
+from ledger.domain.query import EventFilter
 from ledger.errors import BusyError, CallerError, IntegrityError, LeaseLostError, StateError
-from ledger.ports import Cursor, CursorKey, Timer
+from ledger.ports import Cursor, CursorKey, HeldEvents, Timer
 from ledger.services.commanding.reacting import Reactor, RestrictedError, StopError
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import open_current
-from ledger.services.moments import resolve_as_of
+from ledger.services.moments import settled_position_at
 
 LEASE: Final = 5_000_000
 """Microseconds for which a worker has a process to itself, from its last move on."""
@@ -33,14 +33,19 @@ WINDOW: Final = 5_000
 """Positions that one step looks through, at most."""
 
 TIMERS: Final = 1_000
-"""Timers and waiting events that one step looks at, at most."""
+"""Timers that one step looks at, at most."""
+
+HELD_STREAMS: Final = 100
+"""Streams with held events that one step looks at, at most."""
+
+TIMER_WAIT: Final = 60_000_000
+"""Microseconds for which a timer of somebody who is restricted is put off, so that it does not stand before others."""
 
 FIRST_DELAY: Final = 1_000_000
 LONGEST_DELAY: Final = 60_000_000
 """Microseconds before a process that has to wait tries again; doubled each time."""
 
-_HELD: Final = "held:"
-"""Stands before an event's id in the name of the row of one that waits; no timer's name has a colon in front of it."""
+_REF_BYTES: Final = 16
 
 
 def step(deps: Dependencies, ledger_id: UUID, managers: Sequence[ProcessManager], holder: UUID) -> bool:
@@ -103,7 +108,7 @@ class _Runner:
         if cursor is None:
             begin = self._manager.begin_after
             cursor = cursors.add_cursor(self._ledger_id, self._key, self._manager.version, "running", begin)
-        if cursor.position + 1 >= self._deps.store.head(self._ledger_id).size and not self._due(1):
+        if cursor.position + 1 >= self._deps.store.head(self._ledger_id).size and not self._waits():
             return None
         return cursors.take_cursor(self._ledger_id, self._key, self._holder, now, now + LEASE)
 
@@ -131,79 +136,94 @@ class _Runner:
         )
         self._position = position
 
+    def _waits(self) -> bool:
+        """Whether there is something to do but what is new."""
+        return bool(self._due(1) or self._held.held_streams(self._ledger_id, self._manager.name, b"", 1))
+
     def _advance(self) -> bool:
         # What has waited comes before what is new: it was recorded before it.
-        did = self._take_in_held([row for row in self._due(TIMERS) if row.name.startswith(_HELD)])
+        did = self._take_in_held()
         head = self._deps.store.head(self._ledger_id).size
         if self._position + 1 < head:
             self._read(self._position + 1, min(head - 1, self._position + WINDOW))
             did = True
         if self._position + 1 >= head:
-            did = self._fire([row for row in self._due(TIMERS) if not row.name.startswith(_HELD)]) or did
+            did = self._fire(self._due(TIMERS)) or did
         return did
 
     def _read(self, first: int, last: int) -> None:
         manager = self._manager
         which = EventFilter(first, last, category=manager.input_category, types=manager.input_types)
         rows = self._deps.store.select_events(self._ledger_id, which, None, BATCH)
+        streams = {row.envelope.stream_ref for row in rows}
+        holding = set(self._held.holding(self._ledger_id, manager.name, streams)) if streams else set()
         for event in open_current(self._deps, self._ledger_id, rows):
-            try:
-                taken_in = self._reactor.take_in(event, held=False)
-            except RestrictedError:
-                self._hold(event)
-                taken_in = True
-            if taken_in:
+            stream_ref = event.recorded.envelope.stream_ref
+            # Behind an event that is held, all of its stream are: they stay in order.
+            if stream_ref in holding or not self._is_free(event):
+                self._held.hold_event(self._ledger_id, manager.name, stream_ref, event.recorded.position)
+                holding.add(stream_ref)
                 self._move(event.recorded.position)
         end = rows[-1].position if len(rows) == BATCH else last
         if end > self._position:
             self._move(end)
 
-    def _hold(self, event: OpenedEvent) -> None:
-        """Have an event wait until its subject is restricted no more; due at once, and as old as it is."""
-        envelope = event.recorded.envelope
-        held = Timer(
-            timer_id=envelope.event_id,
-            process=self._manager.name,
-            stream_ref=envelope.stream_ref,
-            name=f"{_HELD}{envelope.event_id}",
-            due_at=event.recorded.recorded_at,
-            set_by=envelope.event_id,
-        )
-        self._deps.derived.timers.set_timer(self._ledger_id, held)
-
-    def _take_in_held(self, rows: Sequence[Timer]) -> bool:
-        if not rows:
+    def _is_free(self, event: OpenedEvent) -> bool:
+        """React to an event; False when its subject is restricted."""
+        try:
+            taken_in = self._reactor.take_in(event, held=False)
+        except RestrictedError:
             return False
-        found = self._deps.store.find_events(self._ledger_id, [row.set_by for row in rows])
-        events = open_current(self._deps, self._ledger_id, [found[row.set_by] for row in rows])
+        if taken_in:
+            self._move(event.recorded.position)
+        return True
+
+    def _take_in_held(self) -> bool:
+        """Try held events again, from a stream on that nobody has chosen: with many, each gets its turn."""
+        start, process = self._deps.entropy(_REF_BYTES), self._manager.name
+        streams = list(self._held.held_streams(self._ledger_id, process, start, HELD_STREAMS))
+        if len(streams) < HELD_STREAMS:
+            first = self._held.held_streams(self._ledger_id, process, b"", HELD_STREAMS - len(streams))
+            streams += [ref for ref in first if ref <= start]
+        did = [self._take_in_stream(ref) for ref in streams]
+        return any(did)
+
+    def _take_in_stream(self, stream_ref: bytes) -> bool:
+        """Held events of one stream, in order, up to the first that has to wait on."""
         did = False
-        for row, event in zip(rows, events, strict=True):
+        for position in self._held.held_events(self._ledger_id, self._manager.name, stream_ref, BATCH):
+            rows = self._deps.store.select_events(self._ledger_id, EventFilter(position, position), None, 1)
+            (event,) = open_current(self._deps, self._ledger_id, rows)
             try:
                 self._reactor.take_in(event, held=True)
             except RestrictedError:
-                continue
-            self._clear(row)
+                return did
+            self._held.release_event(self._ledger_id, self._manager.name, stream_ref, position)
+            self._move(self._position)
             did = True
         return did
 
-    def _fire(self, timers: Sequence[Timer]) -> bool:
+    def _fire(self, due: Sequence[Timer]) -> bool:
         """Fire timers that are due; True when there was something to do."""
-        did = False
-        for timer in timers:
+        timers, did = self._deps.derived.timers, False
+        for timer in due:
             # "If nothing happened by T": what was recorded by then goes first, however late this worker is.
-            if resolve_as_of(self._deps, self._ledger_id, AsOf(time=timer.due_at)).position > self._position:
+            if settled_position_at(self._deps, self._ledger_id, timer.due_at) > self._position:
                 return True
             try:
                 self._reactor.fire(timer)
             except RestrictedError:
-                continue
-            self._clear(timer)
+                later = self._deps.clock() + TIMER_WAIT
+                timers.put_off_timer(self._ledger_id, timer.process, timer.timer_id, later)
+            else:
+                timers.clear_timer(self._ledger_id, timer.process, timer.timer_id)
+            self._move(self._position)
             did = True
         return did
 
-    def _clear(self, row: Timer) -> None:
-        self._deps.derived.timers.clear_timer(self._ledger_id, row.process, row.stream_ref, row.name)
-        self._move(self._position)
-
     def _due(self, limit: int) -> Sequence[Timer]:
         return self._deps.derived.timers.due_timers(self._ledger_id, self._manager.name, self._deps.clock(), limit)
+
+    @property
+    def _held(self) -> HeldEvents:
+        return self._deps.derived.held_events

@@ -11,6 +11,7 @@ So it can be interrupted anywhere, and begun again by anybody, even by two at a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -109,9 +110,11 @@ class Reactor:
             if isinstance(plan, PlannedTimer):
                 self._set_timer(reacted, plan)
                 continue
-            refused = self._send(reacted, plan, stream)
-            if refused is not None:
-                self._respond(refused, stream, -1, depth + 1)
+            # An instance that is over cannot be told of a refusal. What it decided before is carried out all the same.
+            with suppress(OverError):
+                refused = self._send(reacted, plan, stream)
+                if refused is not None:
+                    self._respond(refused, stream, -1, depth + 1)
 
     def _reaction(self, event: OpenedEvent, stream: str, position: int) -> OpenedEvent | None:
         """The recorded reactions to an event; None when there are none."""
@@ -212,10 +215,9 @@ class Reactor:
         timer = Timer(
             timer_id=timer_id,
             process=self._manager.name,
-            stream_ref=envelope.stream_ref,
-            name=f"{plan.name}:{timer_id}",
             due_at=plan.at,
             set_by=envelope.event_id,
+            number=plan.number,
         )
         self._deps.derived.timers.set_timer(self._ledger_id, timer)
 
@@ -227,7 +229,7 @@ class Reactor:
             return
         _check_readable(setter)
         plans = [plan for plan in planned(setter) if isinstance(plan, PlannedTimer)]
-        plan = next((plan for plan in plans if timer.name.startswith(f"{plan.name}:")), None)
+        plan = next((plan for plan in plans if plan.number == timer.number), None)
         if plan is None or setter.stream is None:
             return
         fired_id = self._derive("process-fired", timer.timer_id)

@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from ledger.ports import Derived
 from ledger.storage.derived.cursors import SqlCursors
+from ledger.storage.derived.held_events import SqlHeldEvents
 from ledger.storage.derived.read_models import SqlReadModels
 from ledger.storage.derived.snapshots import SqlSnapshots
 from ledger.storage.derived.subscriptions import SqlSubscriptions
@@ -20,4 +21,5 @@ def open_derived(engine: Engine) -> Derived:
         read_models=SqlReadModels(engine),
         subscriptions=SqlSubscriptions(engine),
         timers=SqlTimers(engine),
+        held_events=SqlHeldEvents(engine),
     )

@@ -11,11 +11,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine
 
 from ledger.errors import LeaseLostError
 from ledger.ports import Cursor, CursorKey, CursorKind, CursorState
-from ledger.storage.database import read, writing
+from ledger.storage.database import insert_missing, read, writing
 from ledger.storage.tables import cursors
 
 _MOVING: Final = ("building", "running")
@@ -42,8 +42,19 @@ class SqlCursors:
         return [cursor_from(row) for row in found]
 
     def add_cursor(self, ledger_id: UUID, key: CursorKey, version: int, state: CursorState, position: int) -> Cursor:
-        """The cursor of this key; made if it is not there yet."""
+        """The cursor of this key, made if it is not there yet; or the newest, if that has a higher number."""
+        columns = cursors.c
+        newest = (
+            sa.select(cursors)
+            .where(columns.ledger_id == ledger_id, columns.kind == key.kind, columns.name == key.name)
+            .order_by(columns.number.desc())
+            .limit(1)
+        )
         with writing(self._engine) as connection:
+            found = connection.execute(newest).one_or_none()
+            if found is not None and found.number > key.number:
+                # The newest stays for as long as there are any, so this one is gone, and whoever asks was away.
+                return cursor_from(found)
             insert_cursor(connection, ledger_id, key, version, state, position)
             return cursor_from(connection.execute(sa.select(cursors).where(*_is(ledger_id, key))).one())
 
@@ -139,12 +150,7 @@ def insert_cursor(
         **_NOBODY,
         **_NO_FAILURE,
     }
-    try:
-        with connection.begin_nested():
-            connection.execute(sa.insert(cursors), row)
-    except exc.IntegrityError:
-        # It is there, or another was faster. PostgreSQL makes us wait for the other's commit and then refuses.
-        return
+    insert_missing(connection, cursors, row)
 
 
 def advance_cursor(

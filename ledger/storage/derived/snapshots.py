@@ -7,10 +7,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine
 
 from ledger.ports import Snapshot
-from ledger.storage.database import one_of, read, writing
+from ledger.storage.database import insert_missing, one_of, read, writing
 from ledger.storage.statements import in_chunks
 from ledger.storage.tables import events, snapshots
 
@@ -109,12 +109,8 @@ def _replace(connection: Connection, ledger_id: UUID, snapshot: Snapshot) -> Non
         "stream_version": snapshot.stream_version,
         **values,
     }
-    try:
-        with connection.begin_nested():
-            connection.execute(sa.insert(snapshots), row)
-    except exc.IntegrityError:
-        # Another has just added it. The same events fold to the same state, so theirs is as good.
-        return
+    # Another may just have added it. The same events fold to the same state, so theirs is as good.
+    insert_missing(connection, snapshots, row)
 
 
 def _of_stream(ledger_id: UUID, fold: str, stream_ref: bytes) -> tuple[sa.ColumnElement[bool], ...]:

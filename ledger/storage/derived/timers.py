@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Engine, exc
+from sqlalchemy import Engine
 
 from ledger.ports import Timer
-from ledger.storage.database import read, writing
+from ledger.storage.database import insert_missing, read, writing
 from ledger.storage.tables import timers
 
 
@@ -24,18 +25,13 @@ class SqlTimers:
         row = {
             "ledger_id": ledger_id,
             "process": timer.process,
-            "stream_ref": timer.stream_ref,
-            "name": timer.name,
             "timer_id": timer.timer_id,
             "due_at": timer.due_at,
             "set_by": timer.set_by,
+            "number": timer.number,
         }
         with writing(self._engine) as connection:
-            try:
-                with connection.begin_nested():
-                    connection.execute(sa.insert(timers), row)
-            except exc.IntegrityError:
-                return
+            insert_missing(connection, timers, row)
 
     def due_timers(self, ledger_id: UUID, process: str, now: int, limit: int) -> Sequence[Timer]:
         """Those that are due, earliest first."""
@@ -43,30 +39,23 @@ class SqlTimers:
         statement = (
             sa.select(timers)
             .where(columns.ledger_id == ledger_id, columns.process == process, columns.due_at <= now)
-            .order_by(columns.due_at, columns.stream_ref, columns.name)
+            .order_by(columns.due_at, columns.timer_id)
             .limit(limit)
         )
         found = read(self._engine, lambda connection: connection.execute(statement).all())
-        return [
-            Timer(
-                timer_id=row.timer_id,
-                process=row.process,
-                stream_ref=row.stream_ref,
-                name=row.name,
-                due_at=row.due_at,
-                set_by=row.set_by,
-            )
-            for row in found
-        ]
+        return [Timer(row.timer_id, row.process, row.due_at, row.set_by, row.number) for row in found]
 
-    def clear_timer(self, ledger_id: UUID, process: str, stream_ref: bytes, name: str) -> None:
-        """Remove a timer."""
-        columns = timers.c
-        statement = sa.delete(timers).where(
-            columns.ledger_id == ledger_id,
-            columns.process == process,
-            columns.stream_ref == stream_ref,
-            columns.name == name,
-        )
+    def put_off_timer(self, ledger_id: UUID, process: str, timer_id: UUID, due_at: int) -> None:
+        """Wake the process later."""
         with writing(self._engine) as connection:
-            connection.execute(statement)
+            connection.execute(sa.update(timers).where(*_this(ledger_id, process, timer_id)).values(due_at=due_at))
+
+    def clear_timer(self, ledger_id: UUID, process: str, timer_id: UUID) -> None:
+        """Remove a timer."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.delete(timers).where(*_this(ledger_id, process, timer_id)))
+
+
+def _this(ledger_id: UUID, process: str, timer_id: UUID) -> Sequence[Any]:
+    columns = timers.c
+    return (columns.ledger_id == ledger_id, columns.process == process, columns.timer_id == timer_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -62,11 +63,11 @@ def new(**changes: Any) -> NewEvent:
 EVERYTHING = frozenset({"/data", "/actor", "/parts/0", "/nonpersonal", "/stream"})
 
 
-@pytest.mark.parametrize("hidden", [frozenset(), *(frozenset({one}) for one in EVERYTHING), EVERYTHING], ids=",".join)
+@pytest.mark.parametrize("hidden", [(), *((one,) for one in sorted(EVERYTHING)), sorted(EVERYTHING)], ids=",".join)
 @pytest.mark.parametrize("refs", [NOBODY, EVERYBODY], ids=["unlinked", "linked"])
-def test_the_same_event_is_a_repeat_whatever_was_erased_since(hidden: frozenset[str], refs: KnownRefs) -> None:
+def test_the_same_event_is_a_repeat_whatever_was_erased_since(hidden: Sequence[str], refs: KnownRefs) -> None:
     """Nothing that an erasure, or the unlinking after it, takes away makes a faithful retry a conflict."""
-    assert is_repeat(new(), stored(hidden=hidden), refs)
+    assert is_repeat(new(), stored(hidden=frozenset(hidden)), refs)
 
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -97,12 +97,20 @@ def _create_followers() -> None:
         "timers",
         sa.Column("ledger_id", Id, nullable=False),
         sa.Column("process", sa.Text, nullable=False),
-        sa.Column("stream_ref", sa.LargeBinary, nullable=False),
-        sa.Column("name", sa.Text, nullable=False),
         sa.Column("timer_id", Id, nullable=False),
         sa.Column("due_at", sa.BigInteger, nullable=False),
         sa.Column("set_by", Id, nullable=False),
-        sa.PrimaryKeyConstraint("ledger_id", "process", "stream_ref", "name", name="timers_pkey"),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("ledger_id", "process", "timer_id", name="timers_pkey"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "held_events",
+        sa.Column("ledger_id", Id, nullable=False),
+        sa.Column("process", sa.Text, nullable=False),
+        sa.Column("stream_ref", sa.LargeBinary, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("ledger_id", "process", "stream_ref", "position", name="held_events_pkey"),
         sqlite_with_rowid=False,
     )
 
