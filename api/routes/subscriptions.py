@@ -206,6 +206,6 @@ def _place(cursor: str | None) -> int:
     """The position that a page begins behind."""
     if cursor is None:
         return -1
-    if not cursor.isascii() or not cursor.isdecimal() or not len(cursor) < 20:
+    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 18:
         raise InvalidError("the cursor is not valid", [Fault("/cursor", "must be the 'next' of an earlier answer")])
     return int(cursor)

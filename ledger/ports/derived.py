@@ -32,6 +32,8 @@ class Cursor:
     ``tries``: how often the next event has failed; it is not tried before ``retry_at``. ``error``: the class of the
     last failure and nothing more, because a message could hold somebody's data (I5). ``moved_at``: when the position
     last changed. Times in microseconds. ``version`` is that of the definition (a projection's fold), else 1.
+    ``leased_to``, ``replay_to``: the last position that the holder of a partition was given, by a replay or not; -1:
+    none.
     """
 
     key: CursorKey
@@ -44,6 +46,8 @@ class Cursor:
     retry_at: int
     error: str | None
     moved_at: int
+    leased_to: int = -1
+    replay_to: int = -1
 
 
 class Cursors(Protocol):
@@ -61,7 +65,17 @@ class Cursors(Protocol):
         """The cursor of this key; made, at ``position``, if it is not there yet. Where the name has one of a higher
         number, the newest is given instead: numbers that are gone do not come back."""
 
-    def take_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID, now: int, lease_until: int) -> Cursor | None:
+    def take_cursor(
+        self,
+        ledger_id: UUID,
+        key: CursorKey,
+        holder: UUID,
+        now: int,
+        lease_until: int,
+        *,
+        leased_to: int = -1,
+        replay_to: int = -1,
+    ) -> Cursor | None:
         """Lease a cursor that nobody holds, whose lease is over, or that is ours already. Of several that ask at once
         exactly one gets it. None when another has it, when it is stopped or retired, or before its ``retry_at``."""
 
@@ -252,10 +266,16 @@ class Subscriptions(Protocol):
         """Remove it with its cursors and parked messages; False when there is none."""
 
     def pass_over(
-        self, ledger_id: UUID, subscription: Subscription, moves: Sequence[tuple[int, int, int]], now: int
-    ) -> None:
-        """Move the cursors of partitions that nobody holds (partition, from, to): nothing in between is for them. One
-        that is held or stands elsewhere by now stays where it is, as do all if this subscription is no more."""
+        self,
+        ledger_id: UUID,
+        subscription: Subscription,
+        consumer: UUID,
+        moves: Sequence[tuple[int, int, int]],
+        now: int,
+    ) -> int:
+        """Move the cursors of partitions that nobody else holds (partition, from, to): nothing in between is for them.
+        One that is held or stands elsewhere by now stays where it is, as do all if this subscription is no more. Gives
+        how many were moved."""
 
     def park(
         self,

@@ -165,6 +165,8 @@ cursors = sa.Table(
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("holder", Id),
     sa.Column("lease_until", sa.BigInteger, nullable=False),
+    sa.Column("leased_to", sa.BigInteger, nullable=False),
+    sa.Column("replay_to", sa.BigInteger, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("retry_at", sa.BigInteger, nullable=False),
     sa.Column("error", sa.Text),

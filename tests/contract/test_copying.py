@@ -157,6 +157,23 @@ def test_a_stream_has_one_successor(filled: Ledger) -> None:
     assert filled.size() == size
 
 
+def test_of_two_copies_that_race_one_is_the_successor(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other says so, whenever it notices; it does not take the winner's end for its own."""
+    supersede = copying._Copy._supersede
+
+    def overtaken(loser: copying._Copy) -> RecordedEvent | None:
+        monkeypatch.setattr(copying._Copy, "_supersede", supersede)
+        copy(filled, "patient2-A")
+        return supersede(loser)
+
+    monkeypatch.setattr(copying._Copy, "_supersede", overtaken)
+    with pytest.raises(CopyRefusedError, match="another successor"):
+        copy(filled, "patient3-A")
+    (end,) = filled.query(types=(STREAM_SUPERSEDED,))
+    (winner,) = filled.deps.vault.find_streams(filled.ledger_id, ["patient2-A"]).values()
+    assert end.nonpersonal == {"by": format_ref("str", winner.ref)}
+
+
 def test_the_new_stream_is_the_copys_alone(filled: Ledger) -> None:
     """A stream that has events already takes no copy, and the old one does not end."""
     filled.append(a_visit(stream="patient2-A"))

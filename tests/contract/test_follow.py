@@ -104,7 +104,7 @@ def test_a_stream_that_does_not_exist_yet_can_be_followed(ledger: Ledger) -> Non
     """By its name, from its first event on."""
     ledger.append(a_fact())
     pages = follow_pages(ledger.deps, ledger.ledger_id, EventQuery(stream=NameOrRef("patient-A", None)), quiet=0.01)
-    assert next(pages).events == ()
+    assert list(next(pages).events) == []
     ledger.append(a_visit())
 
     assert [event.stream for event in next(page.events for page in pages if page.events)] == ["patient-A"]
@@ -121,6 +121,18 @@ def test_each_page_looks_at_the_keys_anew(ledger: Ledger) -> None:
 
     assert (len(first), {len(event.redactions) for event in first}) == (100, {0})
     assert reasons(second[0]) == {"/data": "erased"}
+
+
+def test_a_stream_that_begins_under_another_ref_is_followed(ledger: Ledger) -> None:
+    """Its first writer died before the first event; the next one begins it for somebody else."""
+    ledger.append(a_fact())
+    ledger.deps.vault.reserve(ledger.ledger_id, {"order-1": "person:x"}, [("person:x", "")], mint=True)
+    query = EventQuery(stream=NameOrRef("order-1", None))
+    pages = follow_pages(ledger.deps, ledger.ledger_id, query, quiet=0.01)
+    assert list(next(pages).events) == []
+    begun = ledger.append_one({"stream": "order-1", "type": "Ordered", "subject": "person:y", "data": {}})
+    assert [event.recorded.position for event in next(pages).events] == [begun.position]
+    pages.close()  # type: ignore[attr-defined]  # a generator has it, an iterator in general does not
 
 
 def test_large_events_make_small_pages(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

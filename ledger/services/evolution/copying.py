@@ -203,8 +203,12 @@ class _Copy:
                 raise InvalidError(
                     "a stream of the ledger's own events is not copied", [Fault("/stream", "is reserved")]
                 )
-            if _is_end(last) and last.envelope.event_id != self._ids([0])[0]:
-                raise _refusal("the stream has another successor already")
+            if _is_end(last):
+                self._check_end(last)
+
+    def _check_end(self, end: RecordedEvent) -> None:
+        if end.envelope.event_id != self._ids([0])[0]:
+            raise _refusal("the stream has another successor already")
 
     def _copy_on(self) -> RecordedEvent | None:
         """Copy what is behind the last event that was seen; gives the event that marks the source superseded, if it is
@@ -212,6 +216,8 @@ class _Copy:
         query = EventQuery(stream=NameOrRef(None, self.source_ref), after_version=self.last_version)
         for page in export_events(self.deps, self.ledger_id, query):
             end = next((event.recorded for event in page if _is_end(event.recorded)), None)
+            if end is not None:
+                self._check_end(end)
             self._copy_page([event for event in page if not _is_end(event.recorded)])
             if end is not None:
                 return end

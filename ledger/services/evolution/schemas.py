@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -36,14 +36,13 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _WORK: Final = 10_000
 _WORK_PER_VALUE: Final = 200
 _MOST_WORK: Final = 2_000_000
+_ENTRIES_PER_WORK: Final = 16
 _PATTERN_MEMORY: Final = 2**20
 
 _SAME_VALUE_ONE: Final = ("not", "if", "then", "else")
 _SAME_VALUE_LIST: Final = ("allOf", "anyOf", "oneOf")
 _SAME_VALUE_MAP: Final = ("dependentSchemas",)
-_INNER_ONE: Final = (
-    "items", "contains", "additionalProperties", "propertyNames", "unevaluatedItems", "unevaluatedProperties",
-)  # fmt: skip
+_INNER_ONE: Final = ("items", "contains", "additionalProperties", "propertyNames")
 _INNER_LIST: Final = ("prefixItems",)
 _INNER_MAP: Final = ("properties", "$defs")
 _PLAIN: Final = (
@@ -64,6 +63,9 @@ _REASONS: Final = {
     "$anchor": "is not taken: refer to '#/$defs/name'",
     "$dynamicRef": "is not taken: refer to '#/$defs/name'",
     "definitions": "is of an older draft: use '$defs'",
+    # What they take is not bounded by the event: jsonschema goes through all that could have looked at the same value.
+    "unevaluatedProperties": "is not taken: name the properties in one place, with 'additionalProperties'",
+    "unevaluatedItems": "is not taken: say what the items are with 'prefixItems' and 'items'",
 }
 _TELLING: Final = frozenset(
     {
@@ -168,17 +170,18 @@ class CompiledSchema:
 
     validator: Validator
     names: frozenset[str]
+    choices: dict[int, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+    """Of each ``enum``, by the id of its list, the texts of its values; filled when they are first needed."""
 
     def faults(self, value: JsonObject, pointer: str) -> list[Fault]:
         """What a value at ``pointer`` of the request has against the schema."""
-        budget = [min(_MOST_WORK, _WORK + _WORK_PER_VALUE * _count(value))]
-        token = _budget.set(budget)
+        token = _running.set(_Run(min(_MOST_WORK, _WORK + _WORK_PER_VALUE * _count(value)), self.choices))
         try:
             errors = list(islice(self.validator.iter_errors(value), FAULTS))
         except (_TooMuchWorkError, RecursionError):
             return [Fault(pointer, "takes more work to check than its size allows; mend the schema of its type")]
         finally:
-            _budget.reset(token)
+            _running.reset(token)
         faults = (fault for error in errors for fault in self._faults_of(error, pointer))
         return list({(fault.pointer, fault.message): fault for fault in faults}.values())[:FAULTS]
 
@@ -230,23 +233,47 @@ class _TooMuchWorkError(Exception):
     """A schema and an event together take more work than is allowed."""
 
 
-_budget: ContextVar[list[int]] = ContextVar("work left for the event that is being checked")
+@dataclass(slots=True)
+class _Run:
+    """The checking of one event."""
+
+    work: int
+    """What is left of it."""
+    choices: dict[int, frozenset[str]]
+
+    def spend(self, work: int) -> None:
+        self.work -= work
+        if self.work < 0:
+            raise _TooMuchWorkError
+
+
+_running: ContextVar[_Run] = ContextVar("the checking of an event")
 
 _Keyword = Callable[[Any, Any, Any, Any], Any]
 
 
-def _counted(keyword: _Keyword) -> _Keyword:
-    """The same keyword, at one unit of work: schemas can make it exponential in their size and in the event's depth."""
+def _counted(name: str, keyword: _Keyword) -> _Keyword:
+    """The same keyword, at its price: schemas can make the work exponential in their size and in the event's depth."""
 
     @wraps(keyword)
     def counting(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-        budget = _budget.get()
-        budget[0] -= 1
-        if budget[0] < 0:
-            raise _TooMuchWorkError
+        # A keyword goes through its own list or map, for each value anew.
+        entries = len(value) if isinstance(value, dict | list) and name != "enum" else 0
+        _running.get().spend(1 + entries // _ENTRIES_PER_WORK)
         return keyword(validator, value, instance, schema)
 
     return counting
+
+
+def _enum(validator: Any, values: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    """At the price of the instance, and not of the list; jsonschema compares it with every value."""
+    run = _running.get()
+    choices = run.choices.get(id(values))
+    if choices is None:
+        choices = run.choices[id(values)] = frozenset(_text(value) for value in values)
+    run.spend(_count(instance) // _ENTRIES_PER_WORK)
+    if _text(instance) not in choices:
+        yield ValidationError("is none of the values")
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -257,9 +284,15 @@ def _pattern(validator: Any, pattern: str, instance: Any, _schema: Any) -> Itera
 def _unique_items(validator: Any, wanted: bool, instance: Any, _schema: Any) -> Iterator[ValidationError]:
     """In linear time; jsonschema compares every item with every other."""
     if wanted and validator.is_type(instance, "array"):
-        seen = {json.dumps(_plain(item), sort_keys=True) for item in instance}
+        _running.get().spend(_count(instance) // _ENTRIES_PER_WORK)
+        seen = {_text(item) for item in instance}
         if len(seen) < len(instance):
             yield ValidationError("has an item twice")
+
+
+def _text(value: Any) -> str:
+    """The same text for values that are equal in JSON Schema, and for no others."""
+    return json.dumps(_plain(value), sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
@@ -272,10 +305,10 @@ def _plain(value: Any) -> Any:
 
 
 _METASCHEMA: Final = Draft202012Validator(Draft202012Validator.META_SCHEMA)
-_OWN: Final[dict[str, _Keyword]] = {"pattern": _pattern, "uniqueItems": _unique_items}
+_OWN: Final[dict[str, _Keyword]] = {"pattern": _pattern, "uniqueItems": _unique_items, "enum": _enum}
 _KEYWORDS: Final[dict[str, _Keyword]] = {**cast(dict[str, _Keyword], Draft202012Validator.VALIDATORS), **_OWN}
 _Checker: Final = extend(  # type: ignore[no-untyped-call]  # typeshed has no types for it
-    Draft202012Validator, {name: _counted(keyword) for name, keyword in _KEYWORDS.items()}
+    Draft202012Validator, {name: _counted(name, keyword) for name, keyword in _KEYWORDS.items()}
 )
 
 

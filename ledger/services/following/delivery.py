@@ -27,6 +27,9 @@ REPLAY_BATCH: Final = 20
 """Parked messages that are delivered at once, at most."""
 
 _SECOND: Final = 1_000_000
+_LONGEST_LOOK: Final = 10.0
+"""Seconds after which whoever does not wait is told that there is nothing, though there is more to look through."""
+
 _LOOK_SECONDS: Final = 1.0
 """How often whoever waits looks for retries that are due and leases that are over."""
 
@@ -72,25 +75,26 @@ def fetch(
 ) -> Batch | None:
     """Lease the free partition that is furthest behind, with the next events of it; replays go first.
 
-    ``wait``: seconds to wait for events when there are none. None: there are still none, or others have leased them.
+    ``wait``: seconds to wait for events when there are none. None: there are still none, others have leased them, or
+    none has been found in all that could be looked through in this time; then the next call goes on from there.
     Raises ``NotFoundError``.
     """
     deadline = time.monotonic() + wait
-    subscription = find_subscription(deps, ledger_id, name)
+    latest = time.monotonic() + max(wait, _LONGEST_LOOK)
     while True:
+        subscription = find_subscription(deps, ledger_id, name)
         size = deps.store.head(ledger_id).size
         turn = _Turn(deps, ledger_id, subscription, consumer, size, limit, int(lease * _SECOND))
         batch = turn.take()
         left = deadline - time.monotonic()
         if batch is not None or stop():
             return batch
-        if turn.moved:
+        if turn.moved and time.monotonic() < latest:
             # There is more to look through: an answer without events shall mean that there are none.
             continue
         if left <= 0:
             return None
         deps.store.wait_for_growth(ledger_id, size, min(left, _LOOK_SECONDS))
-        subscription = find_subscription(deps, ledger_id, name)
 
 
 def acknowledge(
@@ -114,7 +118,7 @@ def acknowledge(
     until = now + int(lease * _SECOND)
     if replay:
         subscription = find_subscription(deps, ledger_id, name)
-        message = _replayed(deps, ledger_id, subscription, partition, position)
+        message = _replayed(deps, ledger_id, subscription, cursor, position)
         deps.derived.subscriptions.unpark(
             ledger_id, cursor.key, consumer, cursor.position, (message.stream_ref, position), now, until
         )
@@ -122,8 +126,8 @@ def acknowledge(
     if position < cursor.position:
         # The same was said before, and later more.
         return
-    if position > cursor.position and position >= deps.store.head(ledger_id).size:
-        raise InvalidError("the position is not there yet", [Fault("/position", "must be one that was delivered")])
+    if position > max(cursor.position, cursor.leased_to):
+        raise InvalidError("no such event was delivered", [Fault("/position", "must be one of the lease")])
     deps.derived.cursors.move_cursor(ledger_id, cursor.key, consumer, cursor.position, position, now, until)
 
 
@@ -147,7 +151,7 @@ def fail(
     cursor = _held(deps, ledger_id, name, consumer, partition)
     now = deps.clock()
     if replay:
-        message = _replayed(deps, ledger_id, subscription, partition, position)
+        message = _replayed(deps, ledger_id, subscription, cursor, position)
         tries = deps.derived.subscriptions.repark(
             ledger_id, cursor.key, consumer, cursor.position, (message.stream_ref, position), error, now
         )
@@ -227,8 +231,10 @@ class _Turn:
             if batch is not None:
                 break
         if passed:
-            self._deps.derived.subscriptions.pass_over(self._ledger_id, subscription, passed, now)
-            self.moved = self.moved or any(end < self._size - 1 for _, _, end in passed)
+            moved = self._deps.derived.subscriptions.pass_over(
+                self._ledger_id, subscription, self._consumer, passed, now
+            )
+            self.moved = self.moved or (moved > 0 and any(end < self._size - 1 for _, _, end in passed))
         return batch
 
     def _scan(self, cursor: Cursor) -> Step:
@@ -244,7 +250,7 @@ class _Turn:
 
     def _deliver(self, cursor: Cursor, step: Step) -> Batch | None:
         """Lease a partition whose next events are known, and put those aside whose stream is parked."""
-        taken = self._lease_of(cursor)
+        taken = self._lease_of(cursor, leased_to=step.end)
         if taken is None:
             return None
         refs = {row.envelope.stream_ref for row in step.rows}
@@ -270,14 +276,11 @@ class _Turn:
 
     def _replay(self, cursor: Cursor) -> Batch | None:
         """Lease a partition with parked messages of one stream that wait for replay."""
-        taken = self._lease_of(cursor)
+        messages = self._next_replay(cursor)
+        taken = self._lease_of(cursor, replay_to=messages[-1].position if messages else -1)
         if taken is None:
             return None
-        share = _share(self._subscription, cursor.key.number) or _ALL
-        messages = self._deps.derived.subscriptions.next_replay(
-            self._ledger_id, self._subscription.name, share, min(self._limit, REPLAY_BATCH)
-        )
-        if not messages:
+        if not messages or self._next_replay(cursor) != messages:
             # Another consumer was faster.
             self._give_back(taken)
             self.moved = True
@@ -289,11 +292,17 @@ class _Turn:
             raise IntegrityError("an event that is parked is missing; run `audit-ledger verify`")
         return self._opened(taken, rows, positions[-1], replay=True)
 
-    def _lease_of(self, cursor: Cursor) -> Cursor | None:
-        """Lease a partition, if it stands where it stood, and still belongs to the same subscription."""
+    def _next_replay(self, cursor: Cursor) -> Sequence[ParkedEvent]:
+        share = _share(self._subscription, cursor.key.number) or _ALL
+        limit = min(self._limit, REPLAY_BATCH)
+        return self._deps.derived.subscriptions.next_replay(self._ledger_id, self._subscription.name, share, limit)
+
+    def _lease_of(self, cursor: Cursor, **until: int) -> Cursor | None:
+        """Lease a partition up to a position, if it stands where it stood, and still belongs to the same
+        subscription."""
         now = self._deps.clock()
         cursors = self._deps.derived.cursors
-        taken = cursors.take_cursor(self._ledger_id, cursor.key, self._consumer, now, now + self._lease)
+        taken = cursors.take_cursor(self._ledger_id, cursor.key, self._consumer, now, now + self._lease, **until)
         if taken is None:
             return None
         found = self._deps.derived.subscriptions.subscription(self._ledger_id, self._subscription.name)
@@ -345,7 +354,7 @@ def _delivered(
     deps: Dependencies, ledger_id: UUID, subscription: Subscription, cursor: Cursor, position: int
 ) -> RecordedEvent:
     """The event at a position, if it can have been delivered in a batch of this partition."""
-    rows = deps.store.events_at(ledger_id, [position]) if position > cursor.position else ()
+    rows = deps.store.events_at(ledger_id, [position]) if cursor.position < position <= cursor.leased_to else ()
     for row in rows:
         envelope = row.envelope
         mine = partition_of(envelope.stream_ref, subscription.partitions) == cursor.key.number
@@ -358,11 +367,12 @@ def _delivered(
 
 
 def _replayed(
-    deps: Dependencies, ledger_id: UUID, subscription: Subscription, partition: int, position: int
+    deps: Dependencies, ledger_id: UUID, subscription: Subscription, cursor: Cursor, position: int
 ) -> ParkedEvent:
     """The parked message at a position, if it can have been delivered as a replay of this partition."""
-    for message in deps.derived.subscriptions.parked(ledger_id, subscription.name, position - 1, 1):
-        mine = partition_of(message.stream_ref, subscription.partitions) == partition
+    parked = deps.derived.subscriptions.parked(ledger_id, subscription.name, position - 1, 1)
+    for message in parked if position <= cursor.replay_to else ():
+        mine = partition_of(message.stream_ref, subscription.partitions) == cursor.key.number
         if message.position == position and message.replay and mine:
             return message
     raise InvalidError("no such message is being replayed", [Fault("/position", "must be of an event of the lease")])

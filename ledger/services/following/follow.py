@@ -101,14 +101,17 @@ def follow_pages(
     shown = open_recorded if as_recorded else open_current
     position = query.after_position
     pinned: PinnedQuery | None = None
+    settled = False
     while not stop():
         size = deps.store.head(ledger_id).size
         events: Sequence[OpenedEvent] = ()
         # A page without events that is not at the head yet is nobody's business.
         while position < size - 1 and not events and not stop():
-            if pinned is None or pinned.nothing:
-                # A stream or person whose name is not known yet may be by now.
+            if pinned is None or not settled:
+                # A stream or person whose name is not known yet may be by now, and the ref of a stream that has not
+                # begun can be given up for another.
                 pinned = pin_query(deps, ledger_id, query)
+                settled = not pinned.nothing and _has_begun(deps, ledger_id, pinned.stream_ref)
             last = min(size - 1, position + WINDOW)
             which = find_filter(deps, ledger_id, replace(pinned, after_position=position, as_of=last))
             if which is None:
@@ -119,3 +122,7 @@ def follow_pages(
         yield FollowedPage(events, position)
         if not events:
             deps.store.wait_for_growth(ledger_id, size, quiet)
+
+
+def _has_begun(deps: Dependencies, ledger_id: UUID, stream_ref: bytes | None) -> bool:
+    return stream_ref is None or bool(deps.store.versions(ledger_id, [stream_ref]))

@@ -21,7 +21,7 @@ from ledger.storage.tables import cursors
 _MOVING: Final = ("building", "running")
 """The states in which a cursor moves."""
 
-_NOBODY: Final[dict[str, Any]] = {"holder": None, "lease_until": 0}
+_NOBODY: Final[dict[str, Any]] = {"holder": None, "lease_until": 0, "leased_to": -1, "replay_to": -1}
 _NO_FAILURE: Final[dict[str, Any]] = {"tries": 0, "retry_at": 0, "error": None}
 
 
@@ -58,14 +58,24 @@ class SqlCursors:
             insert_cursor(connection, ledger_id, key, version, state, position)
             return cursor_from(connection.execute(sa.select(cursors).where(*_is(ledger_id, key))).one())
 
-    def take_cursor(self, ledger_id: UUID, key: CursorKey, holder: UUID, now: int, lease_until: int) -> Cursor | None:
+    def take_cursor(
+        self,
+        ledger_id: UUID,
+        key: CursorKey,
+        holder: UUID,
+        now: int,
+        lease_until: int,
+        *,
+        leased_to: int = -1,
+        replay_to: int = -1,
+    ) -> Cursor | None:
         """Lease a cursor that nobody else holds."""
         columns = cursors.c
         free = sa.or_(columns.holder.is_(None), columns.lease_until <= now, columns.holder == holder)
         statement = (
             sa.update(cursors)
             .where(*_is(ledger_id, key), columns.state.in_(_MOVING), columns.retry_at <= now, free)
-            .values(holder=holder, lease_until=lease_until)
+            .values(holder=holder, lease_until=lease_until, leased_to=leased_to, replay_to=replay_to)
             .returning(cursors)
         )
         with writing(self._engine) as connection:
@@ -191,6 +201,8 @@ def cursor_from(row: sa.Row[Any]) -> Cursor:
         retry_at=row.retry_at,
         error=row.error,
         moved_at=row.moved_at,
+        leased_to=row.leased_to,
+        replay_to=row.replay_to,
     )
 
 

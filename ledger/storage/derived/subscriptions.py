@@ -75,9 +75,14 @@ class SqlSubscriptions:
             return connection.execute(gone).rowcount == 1
 
     def pass_over(
-        self, ledger_id: UUID, subscription: Subscription, moves: Sequence[tuple[int, int, int]], now: int
-    ) -> None:
-        """Move cursors that nobody holds."""
+        self,
+        ledger_id: UUID,
+        subscription: Subscription,
+        consumer: UUID,
+        moves: Sequence[tuple[int, int, int]],
+        now: int,
+    ) -> int:
+        """Move cursors that nobody else holds."""
         columns = cursors.c
         # Another subscription of this name, made since, can want what this one does not.
         still_there = (
@@ -89,21 +94,23 @@ class SqlSubscriptions:
             )
             .exists()
         )
+        moved = 0
         with writing(self._engine) as connection:
             # In one order, so that two who do the same never wait for each other.
             for partition, old, new in sorted(moves):
-                connection.execute(
+                moved += connection.execute(
                     sa.update(cursors)
                     .where(
                         *_cursors_of(ledger_id, subscription.name),
                         columns.number == partition,
                         columns.position == old,
                         columns.state == "running",
-                        sa.or_(columns.holder.is_(None), columns.lease_until <= now),
+                        sa.or_(columns.holder.is_(None), columns.lease_until <= now, columns.holder == consumer),
                         still_there,
                     )
                     .values(position=new, moved_at=now)
-                )
+                ).rowcount
+        return moved
 
     def park(
         self,
@@ -119,6 +126,10 @@ class SqlSubscriptions:
         """Put events aside and move the partition's cursor."""
         with writing(self._engine) as connection:
             advance_cursor(connection, ledger_id, key, holder, old, new, now, lease_until)
+            if lease_until <= now:
+                # What else was delivered with these is delivered again, and cannot be acknowledged past them.
+                ended = sa.update(cursors).where(*_cursors_of(ledger_id, key.name), cursors.c.number == key.number)
+                connection.execute(ended.values(leased_to=new))
             known = _known(connection, ledger_id, key.name, [event.position for event in events])
             marked = _marked(connection, ledger_id, key.name, {event.stream_ref for event in events})
             rows = [

@@ -40,8 +40,6 @@ def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[JsonObject]:
             "if": inner,
             "then": inner,
             "else": inner,
-            "unevaluatedProperties": inner,
-            "unevaluatedItems": inner,
             "dependentSchemas": st.dictionaries(NAMES, inner, max_size=1),
         },
     )
@@ -144,3 +142,41 @@ def test_patterns_are_found_anywhere_and_take_unicode() -> None:
     assert compiled_pattern("^é$").search("é")
     assert not compiled_pattern("^a$").search("a\n")
     assert compile_schema({"properties": {"a": {"pattern": "^a$"}}}).faults({"a": 1}, "/data") == []
+
+
+@pytest.mark.parametrize("keyword", ["unevaluatedProperties", "unevaluatedItems"])
+def test_keywords_without_a_bound_are_refused(keyword: str) -> None:
+    """With the place and what to write instead."""
+    (fault,) = schema_faults({"properties": {"a": {keyword: False}}}, "/schema")
+    assert fault.pointer == f"/schema/properties/a/{keyword}"
+    assert "is not taken" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "fits"),
+    [
+        ([1, "1", None], 1.0, True),
+        ([1], True, False),
+        ([True], 1, False),
+        ([{"a": [1, 2.0]}], {"a": [1.0, 2]}, True),
+        ([[1, 2]], [2, 1], False),
+        ([], None, False),
+    ],
+)
+def test_a_choice_is_equal_as_json_schema_says(values: list[Any], value: Any, fits: bool) -> None:
+    """Numbers by value, and no number is a boolean."""
+    compiled = compile_schema({"properties": {"a": {"enum": values}}})
+    for _ in range(2):
+        assert (compiled.faults({"a": value}, "") == []) is fits
+
+
+def test_long_lists_in_a_schema_cost_what_they_take() -> None:
+    """Many values against many choices are quick; many values against many properties end at the budget, in time."""
+    choices = compile_schema({"properties": {"a": {"items": {"enum": list(range(10_000))}}}})
+    began = time.process_time()
+    assert choices.faults({"a": [9_999] * 20_000}, "") == []
+    wide = {"items": {"properties": {f"p{number}": True for number in range(10_000)}}}
+    properties = compile_schema({"properties": {"a": wide}})
+    (fault,) = properties.faults({"a": [{}] * 100_000}, "/data")
+    assert "takes more work" in fault.message
+    assert time.process_time() - began < 20
