@@ -90,7 +90,6 @@ ACCOUNT = Aggregate(
 BALANCES = Projection("balances", 1, BY_STREAM, evolve, category="account")
 TRANSFERS = ProcessManager(
     name="transfers",
-    category="transfer",
     input_types=("TransferOrdered",),
     instance_of=lambda event: str(event.recorded.envelope.event_id),
     subject_of=lambda event: event.subject.subject if event.subject else None,

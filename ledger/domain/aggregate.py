@@ -15,7 +15,7 @@ from ledger.domain.events import JsonObject, NewEvent
 from ledger.domain.fold import Fold
 from ledger.domain.ids import format_ref
 from ledger.domain.intake import parse_event
-from ledger.domain.names import RESERVED_CATEGORIES, split_stream, word_fault
+from ledger.domain.names import is_reserved_category, split_stream, word_fault
 from ledger.domain.times import format_time
 from ledger.errors import Fault, InvalidError
 
@@ -84,7 +84,7 @@ class Aggregate:
             message = word_fault(word)
             if message is not None:
                 raise ValueError(f"the {what} of an aggregate {message}")
-        if self.category in RESERVED_CATEGORIES:
+        if is_reserved_category(self.category):
             raise ValueError(f"the category {self.category} is reserved for the ledger's own events")
         if not self.commands:
             raise ValueError("an aggregate takes at least one command")
@@ -112,8 +112,16 @@ def owner_of(version: int, owner_ref: bytes | None, first: Decision) -> JsonObje
     return {"subject_ref": format_ref("sub", owner_ref)} if owner_ref is not None else {}
 
 
-def event_of(decision: Decision, number: int, stream: str, owner: JsonObject, members: JsonObject) -> NewEvent:
-    """The event of a decision, validated as a writer's would be.
+def event_of(
+    decision: Decision,
+    number: int,
+    stream: str,
+    owner: JsonObject,
+    members: JsonObject,
+    *,
+    by_process: bool = False,
+) -> NewEvent:
+    """The event of a decision, validated as a writer's would be (``by_process``: as a process manager's own).
 
     ``owner``: the owner of the stream as it stands in a request (``owner_of``). ``members``: id, version and whatever
     else the decision does not say. Raises ``InvalidError``.
@@ -140,5 +148,5 @@ def event_of(decision: Decision, number: int, stream: str, owner: JsonObject, me
         ]
     if decision.occurred_at is not None:
         raw["occurred_at"] = format_time(decision.occurred_at)
-    event = parse_event(raw, pointer=f"/decisions/{number}", index=number)
+    event = parse_event(raw, pointer=f"/decisions/{number}", index=number, by_process=by_process)
     return replace(event, closes_stream=decision.closes)

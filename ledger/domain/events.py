@@ -56,7 +56,8 @@ class NewEvent:
 
     ``pointer`` is where it stood in the request ("" for a lone event). ``correlation_given`` is False where the
     correlation id was taken from the request's trace, which is another one at each retry. ``closes_stream``: nothing
-    can be appended to the stream behind it.
+    can be appended to the stream behind it. ``by_process``: it is one of a process manager's own, in a category that is
+    reserved for these.
     """
 
     pointer: str
@@ -76,6 +77,7 @@ class NewEvent:
     causation_id: UUID | None
     omit_erased: bool
     closes_stream: bool = False
+    by_process: bool = False
 
     @property
     def personal(self) -> tuple[tuple[Role, NewPart], ...]:

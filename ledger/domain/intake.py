@@ -14,8 +14,10 @@ from ledger.domain.events import PARTS, ExpectedVersion, JsonObject, NewEvent, N
 from ledger.domain.ids import RefKind, client_id_fault, correlation_id_fault, parse_ref, parse_uuid
 from ledger.domain.names import (
     ACTOR_PURPOSE,
-    RESERVED_CATEGORIES,
+    PROCESS_TYPES,
     RESERVED_TYPES,
+    is_process_category,
+    is_reserved_category,
     name_fault,
     purpose_fault,
     split_stream,
@@ -43,9 +45,17 @@ _PART_FIELDS: Final = frozenset({"subject", "subject_ref", "purpose", "data"})
 _ACTOR_FIELDS: Final = frozenset({"subject", "subject_ref", "data"})
 
 
-def parse_event(raw: object, *, pointer: str = "", index: int = 0, default_correlation: UUID | None = None) -> NewEvent:
-    """Read one event as the contract describes it. Raises ``InvalidError`` with every fault."""
-    intake = _Intake(pointer, index)
+def parse_event(
+    raw: object,
+    *,
+    pointer: str = "",
+    index: int = 0,
+    default_correlation: UUID | None = None,
+    by_process: bool = False,
+) -> NewEvent:
+    """Read one event as the contract describes it. ``by_process``: it is not a client's but a process manager's own.
+    Raises ``InvalidError`` with every fault."""
+    intake = _Intake(pointer, index, by_process)
     event = intake.event(raw, default_correlation)
     if event is None or intake.faults:
         raise InvalidError("the event is not valid", intake.faults)
@@ -96,9 +106,10 @@ def _repeated_ids(events: list[NewEvent]) -> list[Fault]:
 class _Intake:
     """Reads the fields of one event and collects what is wrong with them."""
 
-    def __init__(self, pointer: str, index: int) -> None:
+    def __init__(self, pointer: str, index: int, by_process: bool) -> None:
         self.pointer = pointer
         self.index = index
+        self.by_process = by_process
         self.faults: list[Fault] = []
 
     def fault(self, where: str, message: str) -> None:
@@ -137,6 +148,7 @@ class _Intake:
             correlation_given=correlation_id is not None,
             causation_id=self.optional_id(raw, "causation_id"),
             omit_erased=if_erased == "omit",
+            by_process=self.by_process,
         )
 
     def unknown_fields(self, where: str, raw: dict[Any, Any], known: frozenset[str]) -> None:
@@ -160,7 +172,7 @@ class _Intake:
         split = split_stream(name)
         if split is None:
             self.fault("/stream", "must have the form category-id, the category of ASCII letters, digits, '_' or '.'")
-        elif split[0] in RESERVED_CATEGORIES:
+        elif is_reserved_category(split[0]) and not (self.by_process and is_process_category(split[0])):
             self.fault("/stream", "this category is reserved for the ledger's own events")
         return str(name), None
 
@@ -255,7 +267,7 @@ class _Intake:
     def event_type(self, raw: dict[str, Any]) -> str:
         value = raw.get("type")
         message = "is required" if value is None else word_fault(value)
-        if message is None and value in RESERVED_TYPES:
+        if message is None and value in (RESERVED_TYPES - PROCESS_TYPES if self.by_process else RESERVED_TYPES):
             message = "this type is reserved for the ledger's own events"
         if message is not None:
             self.fault("/type", message)

@@ -20,10 +20,15 @@ _FORBIDDEN_IN_NAMES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 ACTOR_PURPOSE: Final = "actor"
 LEDGER_CATEGORY: Final = "ledger"
 ACCESS_CATEGORY: Final = "access"
-RESERVED_CATEGORIES: Final = frozenset({LEDGER_CATEGORY, ACCESS_CATEGORY})
+PROCESS_PREFIX: Final = "process."
+"""Of the categories in which process managers keep the state of their instances."""
 
 SUBJECT_ERASED: Final = "SubjectErased"
 STREAM_SUPERSEDED: Final = "StreamSuperseded"
+PROCESS_REACTED: Final = "ProcessReacted"
+TIMER_FIRED: Final = "TimerFired"
+COMMAND_REFUSED: Final = "CommandRefused"
+PROCESS_TYPES: Final = frozenset({PROCESS_REACTED, TIMER_FIRED, COMMAND_REFUSED})
 RESERVED_TYPES: Final = frozenset(
     {
         SUBJECT_ERASED,
@@ -34,8 +39,19 @@ RESERVED_TYPES: Final = frozenset(
         "SubjectUnrestricted",
         STREAM_SUPERSEDED,
         "VaultReconciled",
+        *PROCESS_TYPES,
     }
 )
+
+
+def is_process_category(category: str) -> bool:
+    """Whether only process managers write to streams of this category."""
+    return category.startswith(PROCESS_PREFIX)
+
+
+def is_reserved_category(category: str) -> bool:
+    """Whether no client writes to streams of this category."""
+    return category in (LEDGER_CATEGORY, ACCESS_CATEGORY) or is_process_category(category)
 
 
 def name_fault(value: object) -> str | None:

@@ -16,16 +16,11 @@ from ledger.domain.aggregate import Aggregate, Decision, Part
 from ledger.domain.commands import command_faults, command_members
 from ledger.domain.events import OPERATOR, JsonObject, OpenedEvent
 from ledger.domain.fold import Fold
-from ledger.domain.names import RESERVED_CATEGORIES, word_fault
+from ledger.domain.names import COMMAND_REFUSED, PROCESS_PREFIX, PROCESS_REACTED, TIMER_FIRED, word_fault
 from ledger.domain.state import merge_patch
 
 LARGEST_INTEGER: Final = 2**63 - 1
 """That a column of times can hold."""
-
-REACTED: Final = "ProcessReacted"
-TIMER_FIRED: Final = "TimerFired"
-COMMAND_REFUSED: Final = "CommandRefused"
-"""The types of the events of a process's own streams."""
 
 MOST_REACTIONS: Final = 32
 """Reactions to one event, at most: each command can need a part of its own."""
@@ -85,11 +80,11 @@ def _nobody(_event: OpenedEvent) -> str | None:
 class ProcessManager:
     """One kind of process.
 
-    ``category``: of the streams of its instances, which nobody else writes to. ``input_category``, ``input_types``: the
-    events that it sees; None and empty: all. ``instance_of``: which instance an event belongs to (the id behind the
-    hyphen of its stream's name), or None. ``react``: what to do about an event, in this state; nothing: nothing is
-    recorded. Beside events of the filter it gets ``TimerFired`` and ``CommandRefused`` (``timer_of`` and ``refusal_of``
-    tell). All of these may be called several times for one event, so they must not do anything but decide.
+    ``input_category``, ``input_types``: the events that it sees; None and empty: all. ``instance_of``: which instance
+    an event belongs to (the id behind the hyphen of its stream's name), or None. ``react``: what to do about an event,
+    in this state; nothing: nothing is recorded. Beside events of the filter it gets ``TimerFired`` and
+    ``CommandRefused`` (``timer_of`` and ``refusal_of`` tell). All of these may be called several times for one event,
+    so they must not do anything but decide.
     ``subject_of``: the person whom an instance is about, asked when it begins; its notes and commands are sealed for
     that person. Of nobody's instance they are nonpersonal and outlive erasures: then no name may stand in them.
     ``aggregates``: those that it may send to. ``evolve``, ``version``: from a state, beginning with ``{}``, and a note
@@ -99,7 +94,6 @@ class ProcessManager:
     """
 
     name: str
-    category: str
     instance_of: Callable[[OpenedEvent], str | None]
     react: Callable[[JsonObject, OpenedEvent], Sequence[Reaction]]
     aggregates: tuple[Aggregate, ...]
@@ -114,18 +108,18 @@ class ProcessManager:
     """``aggregates`` by their names."""
 
     def __post_init__(self) -> None:
-        for what, word in (("name", self.name), ("category", self.category)):
-            message = word_fault(word)
-            if message is not None:
-                raise ValueError(f"the {what} of a process manager {message}")
-        if self.category in RESERVED_CATEGORIES:
-            raise ValueError(f"the category {self.category} is reserved for the ledger's own events")
+        message = word_fault(self.name) or word_fault(self.category)
+        if message is not None:
+            raise ValueError(f"the name of a process manager {message}")
         targets = {aggregate.name: aggregate for aggregate in self.aggregates}
         if len(targets) < len(self.aggregates):
             raise ValueError("two aggregates of a process manager have one name")
-        if self.category in {aggregate.category for aggregate in self.aggregates}:
-            raise ValueError("a process manager needs a category of its own")
         object.__setattr__(self, "targets", targets)
+
+    @property
+    def category(self) -> str:
+        """Of the streams of its instances, which nobody else writes to."""
+        return PROCESS_PREFIX + self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +184,7 @@ def instance_fold(manager: ProcessManager) -> Fold:
             if timers.get(content["timer"]) == [content["set_by"], content["number"]]:
                 del timers[content["timer"]]
             return {**folded, "timers": timers}
-        if event.recorded.envelope.event_type != REACTED:
+        if event.recorded.envelope.event_type != PROCESS_REACTED:
             return folded
         for number, reaction in enumerate(content["reactions"]):
             match reaction:
@@ -219,7 +213,7 @@ def record_reactions(
     recorded = [_record(manager, reaction, number, subject, further) for number, reaction in enumerate(reactions)]
     content: JsonObject = {"process": manager.name, "input": position, "reactions": recorded}
     ends = any(isinstance(reaction, End) for reaction in reactions)
-    return own_event(REACTED, content, subject, owned=owned, further=tuple(further), closes=ends)
+    return own_event(PROCESS_REACTED, content, subject, owned=owned, further=tuple(further), closes=ends)
 
 
 def own_event(

@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import Appended, NewEvent, RecordedEvent, SealedEvent
-from ledger.domain.names import RESERVED_CATEGORIES, STREAM_SUPERSEDED, split_stream
+from ledger.domain.names import STREAM_SUPERSEDED, is_process_category, is_reserved_category, split_stream
 from ledger.domain.repeats import KnownRefs, is_repeat
 from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
 from ledger.errors import (
@@ -122,7 +122,7 @@ def _candidates(events: Sequence[NewEvent], ids: Sequence[UUID]) -> list[Candida
         if event.stream is None or split is None:
             fault = Fault(f"{event.pointer}/stream", "must have the form category-id", index)
             raise InvalidError("a stream has no category", [fault])
-        if split[0] in RESERVED_CATEGORIES:
+        if is_reserved_category(split[0]) and not (event.by_process and is_process_category(split[0])):
             # By name it was refused at the door; by ref its category is only known now.
             fault = Fault(f"{event.pointer}/stream_ref", "is a stream of the ledger's own events", index)
             raise InvalidError("a stream is reserved for the ledger's own events", [fault])

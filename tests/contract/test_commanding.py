@@ -11,6 +11,7 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 
 from ledger.domain.aggregate import Aggregate, Decision, Part
+from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import JsonObject
 from ledger.domain.fold import MERGE_PATCH
 from ledger.errors import (
@@ -25,6 +26,8 @@ from ledger.errors import (
 )
 from ledger.services.commanding import handling
 from ledger.services.commanding.handling import Handled, handle
+from ledger.services.commanding.loading import UnknownShapeError
+from ledger.services.evolution.types import register_type
 from tests.support.accounts import (
     ACCOUNT,
     Close,
@@ -377,6 +380,18 @@ def test_nothing_is_decided_on_what_was_tampered_with(ledger: Ledger) -> None:
     ledger.edit(1, sealed=ledger.recorded()[0].leaf_hash)
     with pytest.raises(IntegrityError):
         run(ledger, "account-ann", Withdraw(1))
+
+
+def test_nothing_is_decided_on_a_shape_that_is_not_known(ledger: Ledger) -> None:
+    """A newer process has written a version that this one knows nothing of: it says so, and can be asked again."""
+    open_account(ledger, "ann", 100)
+    newer = {"type": "Paid", "schema_version": 2, "data": {"cents": 9000}}
+    ledger.append({"stream": "account-ann", "subject": "person:ann", **newer})
+    register_type(ledger.deps, ledger.ledger_id, TypeDraft("Paid", 1), WRITER)
+    with pytest.raises(UnknownShapeError):
+        run(ledger, "account-ann", Withdraw(50))
+    register_type(ledger.deps, ledger.ledger_id, TypeDraft("Paid", 2, upcast=[]), WRITER)
+    run(ledger, "account-ann", Withdraw(50))
 
 
 def test_what_is_gone_of_others_does_not_hinder(ledger: Ledger) -> None:

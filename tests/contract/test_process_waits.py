@@ -30,6 +30,10 @@ from tests.support.ledgers import Ledger
 BOB = Transfer(30, "account-bob", "person:bob")
 
 
+ONE = replace(TRANSFER, name="one", instance_of=lambda event: str(event.stream))
+"""One instance for all transfers from an account."""
+
+
 @pytest.fixture
 def bank(ledger: Ledger) -> Ledger:
     """Ann has 100, Bob nothing."""
@@ -79,11 +83,13 @@ def test_a_timer_that_is_set_again_is_put_off(bank: Ledger) -> None:
     later(bank, 10_000_000)
     until_idle(bank, IDLE)
     fired = bank.query(types=("TimerFired",))
-    assert [event.stream for event in fired] == ["idle-account-bob"]
+    assert [event.stream for event in fired] == ["process.idle-account-bob"]
     later(bank, 3 * HOUR)
     until_idle(bank, IDLE)
     fired = bank.query(types=("TimerFired",))
-    assert sorted(str(event.stream) for event in fired) == ["idle-account-ann"] + ["idle-account-bob"] * 2
+    assert (
+        sorted(str(event.stream) for event in fired) == ["process.idle-account-ann"] + ["process.idle-account-bob"] * 2
+    )
     later(bank, 3 * HOUR)
     until_idle(bank, IDLE)
     assert len(bank.query(types=("TimerFired",))) == 4
@@ -108,7 +114,7 @@ def test_a_timer_of_somebody_restricted_waits(bank: Ledger) -> None:
     bank.deps.vault.restrict(bank.ledger_id, ref, 1)
     later(bank, 2 * HOUR)
     until_idle(bank, IDLE)
-    assert [event.stream for event in bank.query(types=("TimerFired",))] == ["idle-account-bob"]
+    assert [event.stream for event in bank.query(types=("TimerFired",))] == ["process.idle-account-bob"]
     bank.deps.vault.lift_restriction(bank.ledger_id, ref, 2)
     until_idle(bank, IDLE)
     later(bank, TIMER_WAIT)
@@ -210,6 +216,28 @@ def test_however_many_wait_nobody_else_does(bank: Ledger, monkeypatch: pytest.Mo
     until_idle(bank)
     assert balance(bank, "bob") == 17 * 30
     assert types_of(bank).count("TimerFired") == 1 + 2 * 8
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_restriction_that_begins_meanwhile_loses_nothing(bank: Ledger, begun: bool) -> None:
+    """Between the look at the instance and the record of what is to be done: the event waits like any other."""
+    if begun:
+        run(bank, "account-ann", BOB)
+        until_idle(bank, ONE)
+    ref = bank.subject_ref("person:ann")
+
+    def restrict_meanwhile(state: JsonObject, event: OpenedEvent) -> Sequence[Reaction]:
+        if not lifted:
+            bank.deps.vault.restrict(bank.ledger_id, ref, 1)
+        return ONE.react(state, event)
+
+    lifted = False
+    run(bank, "account-ann", BOB)
+    until_idle(bank, replace(ONE, react=restrict_meanwhile))
+    lifted = True
+    bank.deps.vault.lift_restriction(bank.ledger_id, ref, 2)
+    until_idle(bank, ONE)
+    assert balance(bank, "bob") == (60 if begun else 30)
 
 
 def test_what_follows_an_event_that_waits_waits_behind_it(bank: Ledger) -> None:

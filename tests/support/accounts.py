@@ -147,7 +147,6 @@ def react(state: JsonObject, event: OpenedEvent) -> Sequence[Reaction]:
 
 TRANSFER = ProcessManager(
     name="transfer",
-    category="transfer",
     input_category="account",
     input_types=("TransferBegun",),
     instance_of=instance_of,
@@ -169,7 +168,6 @@ def reminding(state: JsonObject, event: OpenedEvent) -> Sequence[Reaction]:
 IDLE = replace(
     TRANSFER,
     name="idle",
-    category="idle",
     input_types=(),
     instance_of=lambda event: str(event.stream),
     react=reminding,

@@ -15,7 +15,7 @@ from uuid import UUID
 from ledger.domain.aggregate import MOST_DECISIONS, Aggregate, Decision, check_command, event_of, owner_of
 from ledger.domain.events import Appended, JsonObject, NewEvent, OpenedEvent, RecordedEvent
 from ledger.domain.ids import client_id_fault
-from ledger.domain.process import COMMAND_REFUSED
+from ledger.domain.names import COMMAND_REFUSED
 from ledger.errors import (
     BusyError,
     CommandRefusedError,

@@ -18,6 +18,16 @@ class RestrictedStateError(CommandRefusedError):
     """What would be decided on belongs to a restricted subject: it may be kept, and not be acted on."""
 
 
+class UnknownShapeError(BusyError):
+    """What would be decided on is not in a shape that this process knows: a newer one may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an event has a version that this process does not know, or cannot be brought up to the newest version of "
+            "its type: update the code, or mend the steps of the type"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A stream as it stands. ``stream_ref`` None: it has no event yet, so its version is 0 and its state ``{}``."""
@@ -33,7 +43,7 @@ def load(deps: Dependencies, ledger_id: UUID, stream: str, fold: Fold) -> Loaded
 
     Nothing is decided on a state that is not whole for the moment, since the part that is missing could be the one that
     forbids it: raises ``SubjectErasedError`` when the owner was erased, ``BusyError`` while an erasure is under way,
-    ``RestrictedStateError``, and ``IntegrityError`` for what cannot be read. What is gone for good of somebody who is
+    ``UnknownShapeError``, ``RestrictedStateError``, and ``IntegrityError`` for what cannot be read. What is gone for good of somebody who is
     not the owner, or of one of the owner's purposes, is gone: the rest is the state.
     """
     entry = deps.vault.find_streams(ledger_id, [stream]).get(stream)
@@ -50,6 +60,8 @@ def load(deps: Dependencies, ledger_id: UUID, stream: str, fold: Fold) -> Loaded
     folded = fold_stream(deps, ledger_id, entry.ref, position, replace(fold, apply=apply))
     # Of what stands in a snapshot, too.
     check.all_of(hidden.redaction for hidden in folded.hidden)
+    if folded.unknown_versions:
+        raise UnknownShapeError
     if folded.stream_version == 0:
         # A ref that was reserved by an append that never came to be; who owns the stream is still open.
         return Loaded(None, None, 0, {})

@@ -20,9 +20,8 @@ from ledger.domain.aggregate import Aggregate, Decision, event_of, owner_of
 from ledger.domain.commands import command_from
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.fold import Fold
+from ledger.domain.names import COMMAND_REFUSED, TIMER_FIRED
 from ledger.domain.process import (
-    COMMAND_REFUSED,
-    TIMER_FIRED,
     Instance,
     PlannedSend,
     PlannedTimer,
@@ -46,7 +45,7 @@ from ledger.errors import (
 from ledger.ports import Timer
 from ledger.services.append import append_events
 from ledger.services.commanding.handling import ATTEMPTS, handle, ids_of, links_of
-from ledger.services.commanding.loading import Loaded, RestrictedStateError, load
+from ledger.services.commanding.loading import Loaded, RestrictedStateError, UnknownShapeError, load
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import open_current
 
@@ -151,13 +150,18 @@ class Reactor:
         owner = owner_of(loaded.version, loaded.owner_ref, decision)
         # Only parts of others can be left out: to the stream of somebody who was erased nothing is appended at all.
         members: JsonObject = {"id": str(event_id), "expected_version": loaded.version, "if_erased": "omit"}
-        new = event_of(decision, 0, stream, owner, members | links_of(cause))
+        new = event_of(decision, 0, stream, owner, members | links_of(cause), by_process=True)
         try:
             append_events(self._deps, self._ledger_id, [new], self._manager.recorded_by)
         except (VersionConflictError, IdConflictError):
             return
-        except (SubjectErasedError, StreamClosedError):
+        except StreamClosedError:
             raise OverError from None
+        except SubjectErasedError:
+            if loaded.version == 0:
+                raise OverError from None
+            # Erased since, or restricted, which only looks the same from here: loading tells.
+            self._load(stream)
 
     # Commands
 
@@ -272,7 +276,10 @@ def ask(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
 
 
 def _check_readable(event: OpenedEvent) -> None:
-    """Raise unless all of an event that a process looks at can be read, or is gone for good."""
+    """Raise unless all of an event that a process looks at can be read, in a shape that it knows, or is gone for
+    good."""
+    if event.schema_status in ("unknown-version", "failed"):
+        raise UnknownShapeError
     # Parts of others are looked at where a command needs them.
     hidden = [redaction for redaction in event.redactions if not redaction.pointer.startswith(("/actor", "/parts"))]
     if any(redaction.reason == "unreadable" for redaction in hidden):

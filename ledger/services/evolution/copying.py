@@ -26,9 +26,9 @@ from ledger.domain.events import (
 from ledger.domain.ids import format_ref
 from ledger.domain.intake import LARGEST_SCHEMA_VERSION
 from ledger.domain.names import (
-    RESERVED_CATEGORIES,
     RESERVED_TYPES,
     STREAM_SUPERSEDED,
+    is_reserved_category,
     name_fault,
     split_stream,
     word_fault,
@@ -162,7 +162,7 @@ def _check_target(target: str) -> None:
     split = split_stream(target) if message is None else None
     if message is None and split is None:
         message = "must have the form category-id, the category of ASCII letters, digits, '_' or '.'"
-    if split is not None and split[0] in RESERVED_CATEGORIES:
+    if split is not None and is_reserved_category(split[0]):
         message = "this category is reserved for the ledger's own events"
     if message is not None:
         raise InvalidError("the name of the new stream is not valid; nothing was copied", [Fault("/target", message)])
@@ -199,7 +199,7 @@ class _Copy:
         """Nothing is written for a stream of the ledger's own, or one that has another successor."""
         newest = EventFilter(0, 2**62, stream_ref=self.source_ref, order="desc")
         for last in self.deps.store.select_events(self.ledger_id, newest, None, 1):
-            if last.envelope.category in RESERVED_CATEGORIES:
+            if is_reserved_category(last.envelope.category):
                 raise InvalidError(
                     "a stream of the ledger's own events is not copied", [Fault("/stream", "is reserved")]
                 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ledger.domain.events import NewPart
 from ledger.domain.intake import parse_batch, parse_event
-from ledger.domain.names import RESERVED_CATEGORIES, RESERVED_TYPES
+from ledger.domain.names import RESERVED_TYPES
 from ledger.errors import InvalidError
 
 ID = "0193a5e0-7c00-7000-8000-000000000001"
@@ -256,10 +256,20 @@ def test_nothing_of_the_request_is_repeated(raw: object) -> None:
 
 def test_reserved_categories_and_types_are_the_ledger_s_own() -> None:
     """A client can write nothing that looks like the ledger's own events."""
-    for category in RESERVED_CATEGORIES:
+    for category in ("ledger", "access", "process.transfer", "process."):
         assert pointers({**MINIMAL, "stream": f"{category}-{ID}"}) == ["/stream"]
-    assert {"ledger", "access"} <= RESERVED_CATEGORIES
-    assert "SubjectErased" in RESERVED_TYPES
+    assert {"SubjectErased", "ProcessReacted", "TimerFired", "CommandRefused"} <= RESERVED_TYPES
+    for event_type in RESERVED_TYPES:
+        assert pointers({**MINIMAL, "type": event_type}) == ["/type"]
+
+
+def test_a_process_writes_to_its_own_streams_only() -> None:
+    """What is reserved for the rest of the ledger is not a process's either."""
+    own = {**MINIMAL, "stream": "process.transfer-1", "type": "ProcessReacted"}
+    assert parse_event(own, by_process=True).by_process
+    for other in ({"stream": "ledger-1"}, {"type": "SubjectErased"}):
+        with pytest.raises(InvalidError):
+            parse_event({**own, **other}, by_process=True)
 
 
 def test_a_batch_is_told_of_with_pointers_and_indexes() -> None:
