@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -78,6 +78,30 @@ def _only(event: OpenedEvent, people: Sequence[_Person], ref: bytes) -> OpenedEv
         further=tuple(part for part in event.further if any(person is part for person in kept)),
         redactions=tuple(redaction for redaction in event.redactions if redaction.pointer in pointers),
         opened_keys=tuple(key_id for key_id in event.opened_keys if key_id in keys),
+    )
+
+
+def has_unknown_person(event: OpenedEvent, roles: frozenset[Role]) -> bool:
+    """Whether a part is under a key of which nobody says whose it is or was: its document cannot be told."""
+    unreadable = {redaction.pointer for redaction in event.redactions if redaction.reason == "unreadable"}
+    return any(person.subject_ref is None and pointer in unreadable for pointer, person, _ in _people(event, roles))
+
+
+def claimed(event: OpenedEvent, roles: frozenset[Role], ref: bytes, key_ids: Collection[bytes]) -> OpenedEvent:
+    """The event, with parts of which nobody says whose they are given to a person, if they are under one of these
+    keys."""
+    theirs = [person for _, person, key_id in _people(event, roles) if person.subject_ref is None and key_id in key_ids]
+
+    def given(part: OpenedPart) -> OpenedPart:
+        return replace(part, subject_ref=ref) if any(part is one for one in theirs) else part
+
+    if not theirs:
+        return event
+    return replace(
+        event,
+        subject=given(event.subject) if event.subject is not None else None,
+        actor=given(event.actor) if event.actor is not None else None,
+        further=tuple(given(part) for part in event.further),
     )
 
 

@@ -146,7 +146,7 @@ def _made_again(
     deps: Dependencies, ledger_id: UUID, projection: Projection, row: ReadModelRow, position: int
 ) -> DocumentFold:
     try:
-        made = make_document(deps, ledger_id, projection, row.key, position)
+        made = make_document(deps, ledger_id, projection, row.key, position, known_keys=row.key_ids)
     except FoldFailedError:
         raise BusyError("the projection fails on an event of this document; see the list of projections") from None
     except ValueError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import OpenedEvent, RecordedEvent
+from ledger.domain.events import PERSONAL_ROLES, OpenedEvent, RecordedEvent
+from ledger.domain.partition import BY_SUBJECT, claimed
 from ledger.domain.projection import DocumentFold, Projection
-from ledger.domain.query import EventFilter
+from ledger.domain.query import EventFilter, KeyCondition
+from ledger.errors import IntegrityError
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import open_current
 from ledger.services.read import find_filter, place_of
@@ -30,29 +33,51 @@ class FoldFailedError(Exception):
         self.position = position
 
 
+class LostKeyError(FoldFailedError):
+    """Whose document an event goes into cannot be told: the vault knows a key of it no more, and no erasure says why.
+    An older vault may have been put in place, so the event is waited at, not passed."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(IntegrityError.__name__, position)
+
+
 def make_document(
     deps: Dependencies,
     ledger_id: UUID,
     projection: Projection,
     key: bytes,
     position: int,
+    known_keys: Collection[bytes] = (),
     between_pages: Callable[[], None] = lambda: None,
 ) -> DocumentFold | None:
     """The document of a key after the event at ``position``, from its own events; None when it has none.
 
-    Raises ``FoldFailedError``, and ``ValueError`` for a key that no document can have.
+    ``known_keys``: those that went into it before. Of one that the vault has lost since, it shows that something is
+    hidden (I9), and not that there is less. Raises ``FoldFailedError``, and ``ValueError`` for a key that no document
+    can have.
     """
     fold = DocumentFold()
     if position < 0:
         return None
     which = find_filter(deps, ledger_id, projection.query(key, position))
+    by_subject = projection.partition is BY_SUBJECT
+    if by_subject and known_keys:
+        which = _with_keys(which, position, known_keys)
     for rows in read_pages(deps, ledger_id, which) if which is not None else ():
         for event in open_current(deps, ledger_id, rows, projection.roles):
-            for shared, seen in projection.shares(event):
+            whole = claimed(event, projection.roles, key, known_keys) if by_subject else event
+            for shared, seen in projection.shares(whole):
                 if shared == key:
                     fold.take(projection, seen, applied(projection, fold, seen))
         between_pages()
     return fold if fold.events else None
+
+
+def _with_keys(which: EventFilter | None, position: int, key_ids: Collection[bytes]) -> EventFilter:
+    """The events of a person under the keys that the vault names, and under these."""
+    named = which.keys[0].key_ids if which is not None else ()
+    keys = (KeyCondition(PERSONAL_ROLES, tuple(dict.fromkeys([*named, *key_ids]))),)
+    return replace(which, keys=keys) if which is not None else EventFilter(0, position, keys=keys)
 
 
 def applied(projection: Projection, fold: DocumentFold, event: OpenedEvent) -> dict[str, object]:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from ledger.domain.events import RecordedEvent, Role
 from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
-from ledger.domain.partition import BY_STREAM, BY_SUBJECT
+from ledger.domain.partition import BY_STREAM, BY_SUBJECT, has_unknown_person
 from ledger.domain.projection import DocumentFold, Projection
 from ledger.domain.query import EventFilter
 from ledger.errors import LeaseLostError
@@ -27,6 +27,7 @@ from ledger.services.projecting.generations import begin
 from ledger.services.projecting.rebuilding import (
     PAGE_BYTES,
     FoldFailedError,
+    LostKeyError,
     applied,
     make_document,
     read_pages,
@@ -46,6 +47,8 @@ REMADE_AT_ONCE: Final = 50
 """Documents that one step makes again because of an erasure, at most."""
 DROPPED_AT_ONCE: Final = 500
 """Documents of a retired generation that one step deletes, at most."""
+LOST_KEY_WAIT: Final = 10_000_000
+"""Microseconds after which a runner looks again whether the vault knows a key."""
 ATTEMPTS: Final = 4
 """How often a batch is folded again because a key died under it, before the next step tries."""
 
@@ -151,8 +154,16 @@ class _Run:
             self._stop(failed)
 
     def _stop(self, failed: FoldFailedError) -> None:
+        """A fold that fails stops; what only the vault can mend is tried again."""
+        stop = not isinstance(failed, LostKeyError)
         self._deps.derived.cursors.note_failure(
-            self._ledger_id, self._cursor.key, self._holder, self._position, failed.error, retry_at=0, stop=True
+            self._ledger_id,
+            self._cursor.key,
+            self._holder,
+            self._position,
+            failed.error,
+            retry_at=0 if stop else self._deps.clock() + LOST_KEY_WAIT,
+            stop=stop,
         )
 
     def _read(self, last: int) -> _Batch:
@@ -206,18 +217,34 @@ class _Run:
         return [ref for ref, row in rows.items() if not set(dead).isdisjoint(row.key_ids)][:REMADE_AT_ONCE]
 
     def _made_again(self, key: bytes, row: ReadModelRow) -> DocumentFold:
+        if self._projection.partition is BY_SUBJECT and self._is_lost(row.key_ids):
+            # Only the row that is there still names the key, and with it the events that would be left out.
+            raise LostKeyError(self._position + 1)
         made = make_document(
-            self._deps, self._ledger_id, self._projection, key, self._position, between_pages=self._keep_lease
+            self._deps,
+            self._ledger_id,
+            self._projection,
+            key,
+            self._position,
+            known_keys=row.key_ids,
+            between_pages=self._keep_lease,
         )
         # Of a document whose events are not to be found any more (somebody's hand) nothing is left but its place.
         return made or DocumentFold(row.bucket, row.position, row.leaf_hash)
+
+    def _is_lost(self, key_ids: Collection[bytes]) -> bool:
+        """Whether one of these is neither known to the vault nor shredded by the log."""
+        missing = set(key_ids) - self._deps.vault.look_up_keys(self._ledger_id, key_ids).keys()
+        return bool(missing - self._deps.store.shreddings(self._ledger_id, missing).keys())
 
     def _fold(self, batch: _Batch) -> None:
         for _ in range(ATTEMPTS):
             opened = open_current(self._deps, self._ledger_id, batch.events, self._projection.roles)
             shares = [self._projection.shares(event) for event in opened]
             folds = self._load({key for shared in shares for key, _ in shared})
-            for shared in shares:
+            for event, shared in zip(opened, shares, strict=True):
+                if self._projection.partition is BY_SUBJECT and has_unknown_person(event, self._projection.roles):
+                    raise LostKeyError(event.recorded.position)
                 # All documents of an event or none: it may be the one to stop before.
                 documents = [(key, seen, applied(self._projection, folds[key], seen)) for key, seen in shared]
                 for key, seen, document in documents:
