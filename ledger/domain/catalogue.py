@@ -12,7 +12,7 @@ from ledger.domain.events import OPERATOR, JsonObject, OpenedEvent, SchemaStatus
 from ledger.domain.intake import LARGEST_SCHEMA_VERSION
 from ledger.domain.names import RESERVED_TYPES, word_fault
 from ledger.domain.strict_json import value_faults
-from ledger.domain.upcasting import Step, Upcasters, apply_function, apply_steps, checked_object, parse_steps
+from ledger.domain.upcasting import Budget, Step, Upcasters, apply_steps, apply_upcast, checked_object, parse_steps
 from ledger.errors import Fault
 
 DEFINITION_BYTES: Final = 64 * 1024
@@ -77,7 +77,7 @@ def draft_faults(draft: TypeDraft, known: Sequence[EventType], upcasters: Upcast
         faults.append(Fault("/version", f"must be {missing}: that is the next version of this type"))
     if draft.version == 1 and draft.upcast is not None:
         faults.append(Fault("/upcast", "must be null: there is no version before the first"))
-    if draft.version > 1 and draft.upcast is None and (draft.event_type, draft.version - 1) not in upcasters.functions:
+    if draft.version > 1 and draft.upcast is None and (draft.event_type, draft.version - 1) not in upcasters.ways:
         old, new = draft.version - 1, draft.version
         message = f"is required: nothing leads from version {old} to {new} (an empty list: the shape is the same)"
         faults.append(Fault("/upcast", message))
@@ -136,9 +136,14 @@ class Catalogue:
         versions = self.types.get(event_type)
         return versions[-1].version if versions else upcasters.newest(event_type)
 
+    def is_by_code(self, event_type: str, old: int, upcasters: Upcasters) -> bool:
+        """Whether code leads from this version of a type to the next."""
+        # What is registered goes before what is in code: it is the same in every process.
+        return (event_type, old) not in self.steps and (event_type, old) in upcasters.ways
+
     def newest_of_all(self, upcasters: Upcasters) -> dict[str, int]:
         """Event type → its newest version, for every type that the catalogue or code knows."""
-        known = {event_type for event_type, _ in upcasters.functions} | self.types.keys()
+        known = {event_type for event_type, _ in upcasters.ways} | self.types.keys()
         return {event_type: self.newest(event_type, upcasters) or 0 for event_type in known}
 
 
@@ -184,7 +189,7 @@ def _status(event: OpenedEvent, catalogue: Catalogue, upcasters: Upcasters) -> S
     if not 1 <= version < newest:
         return "unknown-version"
     ways = ((event_type, old) for old in range(version, newest))
-    return "upcast" if all(way in catalogue.steps or way in upcasters.functions for way in ways) else "unknown-version"
+    return "upcast" if all(way in catalogue.steps or way in upcasters.ways for way in ways) else "unknown-version"
 
 
 def _shown(event: OpenedEvent, status: SchemaStatus) -> OpenedEvent:
@@ -196,14 +201,22 @@ def _led(event: OpenedEvent, catalogue: Catalogue, upcasters: Upcasters) -> Open
     newest = catalogue.newest(event_type, upcasters) or 0
     data = event.subject.data if event.subject is not None else None
     nonpersonal = event.nonpersonal
+    budget = Budget.of(event.recorded)
+    by_code = []
     for old in range(event.recorded.envelope.schema_version, newest):
-        steps = catalogue.steps.get((event_type, old))
-        if steps is not None:
-            # What is registered goes before what is in code: it is the same in every process.
-            data, nonpersonal = apply_steps(steps, data, nonpersonal)
+        if catalogue.is_by_code(event_type, old, upcasters):
+            by_code.append(old)
+            data, nonpersonal = apply_upcast(upcasters.ways[event_type, old], data, nonpersonal, budget)
         else:
-            data, nonpersonal = apply_function(upcasters.functions[event_type, old], data, nonpersonal)
+            data, nonpersonal = apply_steps(catalogue.steps[event_type, old], data, nonpersonal, budget)
     # Ways can nest deeper with every version; what is shown stays what could have been recorded.
     data, nonpersonal = (checked_object(part) if part is not None else None for part in (data, nonpersonal))
     subject = replace(event.subject, data=data) if event.subject is not None else None
-    return replace(event, subject=subject, nonpersonal=nonpersonal, schema_status="upcast", shown_version=newest)
+    return replace(
+        event,
+        subject=subject,
+        nonpersonal=nonpersonal,
+        schema_status="upcast",
+        shown_version=newest,
+        led_by_code=tuple(by_code),
+    )

@@ -168,7 +168,8 @@ class OpenedEvent:
     """An event as a reader gets to see it now.
 
     ``opened_keys``: of the subjects' keys that parts of it were opened with, in part order (the ledger's own is not
-    named). ``shown_version``: the schema version whose shape ``data`` and ``nonpersonal`` have.
+    named). ``shown_version``: the schema version whose shape ``data`` and ``nonpersonal`` have. ``led_by_code``: the
+    versions on its way there from which code has led it on.
     """
 
     recorded: RecordedEvent
@@ -181,6 +182,7 @@ class OpenedEvent:
     opened_keys: tuple[bytes, ...] = ()
     schema_status: SchemaStatus = "unregistered"
     shown_version: int = 1
+    led_by_code: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

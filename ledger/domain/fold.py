@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ledger.domain.events import JsonObject, OpenedEvent, Redaction, Role
+from ledger.domain.shapes import Shapes, in_unknown_shape, note_shape
 from ledger.domain.state import HiddenCount, HiddenParts, merge_patch
-
-WITHOUT_SHAPE: Final = 0
-"""In ``Folded.shapes``: the type was not registered, so its events were shown as recorded."""
-
-MIXED_SHAPES: Final = -1
-"""In ``Folded.shapes``: a version of the type was registered while its events were folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +38,7 @@ class Folded:
     ``stream_version``, ``position``, ``leaf_hash``: of the last event that went in; 0, -1 and nothing before the first.
     ``hidden``: what could not be read of the parts that the fold looks at. ``key_ids``: of the subjects' keys that went
     in, in order of their first use. ``unknown_versions``: events shown as recorded although their type is registered,
-    because nobody knows the way from their version. ``shapes``: event type → the schema version that its events had
-    when they went in, or ``WITHOUT_SHAPE``, or ``MIXED_SHAPES``.
+    because nobody knows the way from their version. ``shapes``: event type → the shape in which its events went in.
     """
 
     stream_version: int = 0
@@ -54,7 +48,7 @@ class Folded:
     hidden: tuple[HiddenParts, ...] = ()
     key_ids: tuple[bytes, ...] = ()
     unknown_versions: int = 0
-    shapes: Mapping[str, int] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -67,7 +61,7 @@ class Folded:
         is erased stays so; what is restricted, unreadable or of an unknown version may be readable tomorrow."""
         return (
             self.unknown_versions == 0
-            and MIXED_SHAPES not in self.shapes.values()
+            and not any(shape.mixed for shape in self.shapes.values())
             and all(part.redaction.reason == "erased" for part in self.hidden)
         )
 
@@ -110,13 +104,10 @@ class Folding:
         for redaction in hidden_from(self._fold, event):
             self._hidden.add(redaction, recorded.position)
         self._key_ids.update(dict.fromkeys(event.opened_keys))
-        if event.schema_status in ("unknown-version", "failed"):
+        if in_unknown_shape(event):
             self._unknown_versions += 1
         else:
-            shape = WITHOUT_SHAPE if event.schema_status == "unregistered" else event.shown_version
-            known = self._shapes.setdefault(recorded.envelope.event_type, shape)
-            if known != shape:
-                self._shapes[recorded.envelope.event_type] = MIXED_SHAPES
+            note_shape(self._shapes, event)
 
     def extend(self, events: Iterable[OpenedEvent]) -> None:
         """Fold further events."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from ledger.domain.catalogue import Catalogue
 from ledger.domain.events import PERSONAL_ROLES, JsonObject, OpenedEvent, RecordedEvent, Redaction, Role
-from ledger.domain.fold import MIXED_SHAPES, WITHOUT_SHAPE
 from ledger.domain.names import word_fault
 from ledger.domain.partition import BY_SUBJECT, Partition, Share, places
 from ledger.domain.query import PinnedQuery
+from ledger.domain.shapes import Shape, in_unknown_shape, note_shape, shapes_from_json, shapes_to_json, still_fit
 from ledger.domain.state import HiddenCount, HiddenParts
+from ledger.domain.upcasting import Upcasters
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ class DocumentFold:
     """One document on its way through the log: what ``apply`` made of it, and what it must be sealed and filed with.
 
     ``held``: the keys of parts that were restricted; when the state of one of them changes, the document has to be made
-    again. ``shapes``: event type → the schema version in which its events went in (``WITHOUT_SHAPE``: not registered);
-    likewise when a type gets a newer one. ``key_ids``: of the subjects' keys that parts of its events were opened with.
+    again. ``shapes``: event type → the shape in which its events went in; likewise when they would go in in another.
+    ``key_ids``: of the subjects' keys that parts of its events were opened with.
     """
 
     def __init__(self, bucket: str = "", position: int = -1, leaf_hash: bytes = b"") -> None:
@@ -91,7 +93,7 @@ class DocumentFold:
         self.unknown_versions = 0
         self.key_ids: set[bytes] = set()
         self.held: set[bytes] = set()
-        self.shapes: dict[str, int] = {}
+        self.shapes: dict[str, Shape] = {}
         self._hidden = HiddenCount()
 
     @property
@@ -110,10 +112,9 @@ class DocumentFold:
         the way from."""
         return self.unknown_versions > 0 or any(part.redaction.reason != "erased" for part in self.hidden)
 
-    def fits(self, newest: Callable[[str], int | None]) -> bool:
-        """Whether its events would still go in as they did. ``newest``: the newest version of an event type; None for
-        one that is not registered."""
-        return all((newest(event_type) or WITHOUT_SHAPE) == version for event_type, version in self.shapes.items())
+    def fits(self, catalogue: Catalogue, upcasters: Upcasters) -> bool:
+        """Whether its events would still go in as they did."""
+        return still_fit(self.shapes, catalogue, upcasters)
 
     def take(self, projection: Projection, event: OpenedEvent, document: JsonObject) -> None:
         """Go on behind an event, of which ``apply`` made this document."""
@@ -125,7 +126,7 @@ class DocumentFold:
         self.key_ids.update(event.opened_keys)
         # Of an event of which nothing is opened the shape does not matter.
         if not projection.in_clear:
-            self._note_shape(event)
+            self._see_shape(event)
         if not event.redactions:
             return
         keys = dict(places(event.recorded, projection.roles))
@@ -134,14 +135,12 @@ class DocumentFold:
             if redaction.reason == "restricted" and redaction.pointer in keys:
                 self.held.add(keys[redaction.pointer])
 
-    def _note_shape(self, event: OpenedEvent) -> None:
-        if event.schema_status in ("unknown-version", "failed"):
+    def _see_shape(self, event: OpenedEvent) -> None:
+        if in_unknown_shape(event):
             self.unknown_versions += 1
-            return
-        event_type = event.recorded.envelope.event_type
-        shape = WITHOUT_SHAPE if event.schema_status == "unregistered" else event.shown_version
-        # A version that was registered in between: no catalogue will ever fit, so the document is made again.
-        self.shapes[event_type] = shape if self.shapes.get(event_type, shape) == shape else MIXED_SHAPES
+        else:
+            # Where a version was registered in between, no catalogue will ever fit, so the document is made again.
+            note_shape(self.shapes, event)
 
     def to_json(self) -> JsonObject:
         """What is sealed (or, of a projection without roles, kept in clear)."""
@@ -151,7 +150,7 @@ class DocumentFold:
             "unknown_versions": self.unknown_versions,
             "hidden": [_hidden_to_json(hidden) for hidden in self.hidden],
             "held": sorted(key_id.hex() for key_id in self.held),
-            "shapes": dict(self.shapes),
+            "shapes": shapes_to_json(self.shapes),
         }
 
     @classmethod
@@ -165,7 +164,7 @@ class DocumentFold:
             fold.events = int(content["events"])
             fold.unknown_versions = int(content["unknown_versions"])
             fold.held = {bytes.fromhex(key_id) for key_id in content["held"]}
-            fold.shapes = dict(content["shapes"])
+            fold.shapes = shapes_from_json(content["shapes"])
             fold._hidden = HiddenCount(_hidden_from_json(members) for members in content["hidden"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError("not a document of a read model") from error

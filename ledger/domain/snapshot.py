@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
 from ledger.domain.events import JsonObject, Redaction
-from ledger.domain.fold import WITHOUT_SHAPE, Folded
+from ledger.domain.fold import Folded
+from ledger.domain.shapes import shapes_from_json, shapes_to_json
 from ledger.domain.state import HiddenParts
 
 EVERY: Final = 100
@@ -20,13 +20,6 @@ def is_due(stream_version: int, every: int = EVERY) -> bool:
     return stream_version > 0 and stream_version % every == 0
 
 
-def fits(folded: Folded, newest: Callable[[str], int | None]) -> bool:
-    """Whether the events that went in would still be shown in the same shapes. ``newest``: the newest version of an
-    event type; None for one that is not registered. A new version of a type makes older snapshots useless, because
-    folds see every event in its newest shape."""
-    return all((newest(event_type) or WITHOUT_SHAPE) == version for event_type, version in folded.shapes.items())
-
-
 def content_of(folded: Folded) -> JsonObject:
     """What a snapshot holds, as JSON. Raises ``TypeError`` for a state that JSON would not give back as it is."""
     if not _is_json(folded.state):
@@ -37,12 +30,15 @@ def content_of(folded: Folded) -> JsonObject:
         "version": folded.stream_version,
         "state": folded.state,
         "hidden": [_hidden(part) for part in folded.hidden],
-        "shapes": dict(folded.shapes),
+        "shapes": shapes_to_json(folded.shapes),
     }
 
 
 def folded_from(content: JsonObject, position: int, leaf_hash: bytes, key_ids: tuple[bytes, ...]) -> Folded:
-    """What ``content_of`` was given; place and keys are what the document was bound to when it was sealed."""
+    """What ``content_of`` was given; place and keys are what the document was bound to when it was sealed.
+
+    Raises ``ValueError`` for one of a time when snapshots did not say by which ways their shapes had come.
+    """
     return Folded(
         stream_version=content["version"],
         position=position,
@@ -50,7 +46,7 @@ def folded_from(content: JsonObject, position: int, leaf_hash: bytes, key_ids: t
         state=content["state"],
         hidden=tuple(_hidden_from(part) for part in content["hidden"]),
         key_ids=key_ids,
-        shapes=content["shapes"],
+        shapes=shapes_from_json(content["shapes"]),
     )
 
 

@@ -1,32 +1,32 @@
 """From old versions of an event type to the newest: ways that are written in code, and ways that are written as steps.
 
 A way leads from one version to the next. What it changes is how an event is *shown*; the recorded bytes stay as they
-are. A way may change ``data`` and may change ``nonpersonal``, each by itself: personal data must not flow into what
-outlives an erasure.
+are. A way may change ``data`` and may change ``nonpersonal``, each by itself. No step and no function sees both: so no
+personal data can flow into what outlives an erasure.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, cast
 
-from ledger.domain.events import JsonObject
+from ledger.domain.events import JsonObject, RecordedEvent
 from ledger.domain.names import RESERVED_TYPES, word_fault
 from ledger.domain.strict_json import value_faults
 from ledger.errors import Fault
 
-UpcastFunction = Callable[[JsonObject | None, JsonObject | None], tuple[JsonObject | None, JsonObject | None]]
-"""From (data, nonpersonal) in the shape of one version to both in the shape of the next. Changes no argument. Either is
-None where an event has none, or where it is hidden; it stays None, whatever the function gives."""
+Change = Callable[[JsonObject], JsonObject]
+"""From one object to another; changes no argument. It is called only where there is an object to be seen."""
 
 STEPS: Final = 100
 """Steps from one version to the next, at most."""
 
-TEMPLATE_CHARACTERS: Final = 2**16
-"""A template that would give more than this gives nothing: each step can double what the one before it has given."""
+GROWTH_BYTES: Final = 2**16
+"""An event may grow by this much on all its ways together, or to twice its size if that is more. Each step can double
+what the one before it has given, and no limit of a page sees that: these count what is recorded."""
 
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{(/[^{}]*)\}|[{}]")
@@ -42,55 +42,109 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Upcast:
-    """A way that is written in code: from version ``old`` of a type to version ``new``, the next one."""
+    """A way that is written in code: from version ``old`` of a type to version ``new``, the next one.
+
+    ``data``, ``nonpersonal``: functions, from the shape of the one version to that of the other; None: it stays the
+    same. Each gets only the one that it changes, and is not called where that is not there, or hidden.
+    """
 
     event_type: str
     old: int
     new: int
-    function: UpcastFunction
+    data: Change | None = field(default=None, kw_only=True)
+    nonpersonal: Change | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Upcasters:
-    """The functions that lead from one version of a type to the next, by (type, version led from).
+    """The ways in code from one version of a type to the next, by (type, version led from).
 
     Those of one type form one unbroken run of versions. Raises ``ValueError`` where they do not.
     """
 
-    functions: Mapping[tuple[str, int], UpcastFunction] = field(default_factory=dict)
+    ways: Mapping[tuple[str, int], Upcast] = field(default_factory=dict)
 
     @classmethod
     def of(cls, *ways: Upcast) -> Self:
         """Put ways together. Raises ``ValueError`` for two from the same version, one that leads backwards or in a
         circle, and one that leaves out a version."""
-        functions: dict[tuple[str, int], UpcastFunction] = {}
+        by_place: dict[tuple[str, int], Upcast] = {}
         for way in ways:
             name = f"the way from version {way.old} to {way.new} of {way.event_type}"
             if way.new <= way.old:
                 raise ValueError(f"{name} leads backwards or in a circle; a way leads to the next version")
             if way.new != way.old + 1:
                 raise ValueError(f"{name} leaves out a version; give one way from each version to the next")
-            if (way.event_type, way.old) in functions:
+            if (way.event_type, way.old) in by_place:
                 raise ValueError(f"{name} is given twice")
-            functions[way.event_type, way.old] = way.function
-        return cls(functions)
+            by_place[way.event_type, way.old] = way
+        return cls(by_place)
 
     def __post_init__(self) -> None:
         versions: dict[str, list[int]] = {}
-        for event_type, old in self.functions:
+        for event_type, old in self.ways:
             if word_fault(event_type) is not None or event_type in RESERVED_TYPES:
                 raise ValueError("a way is for what is no event type, or one of the ledger's own")
             if old < 1:
                 raise ValueError(f"a way of {event_type} leads from version {old}; versions begin with 1")
             versions.setdefault(event_type, []).append(old)
         for event_type, olds in versions.items():
-            gap = next((old for old in range(min(olds), max(olds)) if (event_type, old) not in self.functions), None)
+            gap = next((old for old in range(min(olds), max(olds)) if (event_type, old) not in self.ways), None)
             if gap is not None:
                 raise ValueError(f"there is no way from version {gap} to {gap + 1} of {event_type}, but one beyond it")
 
     def newest(self, event_type: str) -> int | None:
         """The newest version that a way leads to; None: there is no way for this type."""
-        return max((old + 1 for known, old in self.functions if known == event_type), default=None)
+        return max((old + 1 for known, old in self.ways if known == event_type), default=None)
+
+
+class GrowthError(ValueError):
+    """The ways of an event would make more of it than there is room for."""
+
+
+class Budget:
+    """By how much an event may still grow on its ways, in bytes of JSON, roughly counted. ``recorded``: its size."""
+
+    def __init__(self, recorded: int = 0) -> None:
+        self.room = max(GROWTH_BYTES, recorded)
+
+    @classmethod
+    def of(cls, event: RecordedEvent) -> Self:
+        """That of a recorded event, before its first way."""
+        return cls(sum(len(part.sealed) for part in event.parts))
+
+    def take(self, value: Any) -> None:
+        """A value is taken out."""
+        self.room += sum(_sizes(value))
+
+    def put(self, value: Any) -> None:
+        """A value is put in. Raises ``GrowthError`` as soon as it is too much, however much there is of it."""
+        for size in _sizes(value):
+            self.spend(size)
+
+    def spend(self, size: int) -> None:
+        """So many bytes are put in. Raises ``GrowthError``."""
+        self.room -= size
+        if self.room < 0:
+            raise GrowthError("grows by too much")
+
+
+def _sizes(value: Any) -> Iterator[int]:
+    """The sizes of all that a value holds, one by one."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            yield 2 + 2 * len(one)
+            stack.extend(one.keys())
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            yield 2 + len(one)
+            stack.extend(one)
+        elif isinstance(one, str):
+            yield 2 + (len(one) if one.isascii() else len(one.encode(errors="surrogatepass")))
+        else:
+            yield len(repr(one)) if isinstance(one, int | float) else 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +155,19 @@ class Move:
     source: Path
     target: Path
 
-    def apply(self, content: JsonObject) -> JsonObject:
+    def apply(self, content: JsonObject, budget: Budget) -> JsonObject:
         """The content after it."""
         value = _get(content, self.source)
         if value is _ABSENT:
             return content
-        moved = _put(_without(content, self.source), self.target, value)
-        return content if moved is None else moved
+        rest = _without(content, self.source)
+        moved = _put(rest, self.target, value)
+        if moved is None:
+            return content
+        # Nothing but the names on its way: what is moved is as large as it was.
+        budget.take({self.source[-1]: None})
+        _count(budget, rest, self.target, None)
+        return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +178,15 @@ class Default:
     target: Path
     value: Any
 
-    def apply(self, content: JsonObject) -> JsonObject:
+    def apply(self, content: JsonObject, budget: Budget) -> JsonObject:
         """The content after it."""
         if _get(content, self.target) is not _ABSENT:
             return content
         filled = _put(content, self.target, self.value)
-        return content if filled is None else filled
+        if filled is None:
+            return content
+        _count(budget, content, self.target, self.value)
+        return filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +196,12 @@ class Drop:
     place: Place
     source: Path
 
-    def apply(self, content: JsonObject) -> JsonObject:
+    def apply(self, content: JsonObject, budget: Budget) -> JsonObject:
         """The content after it."""
+        value = _get(content, self.source)
+        if value is _ABSENT:
+            return content
+        budget.take({self.source[-1]: value})
         return _without(content, self.source)
 
 
@@ -147,7 +214,7 @@ class Template:
     target: Path
     pieces: tuple[str | Path, ...]
 
-    def apply(self, content: JsonObject) -> JsonObject:
+    def apply(self, content: JsonObject, budget: Budget) -> JsonObject:
         """The content after it."""
         texts = []
         for piece in self.pieces:
@@ -155,11 +222,15 @@ class Template:
             if text is None:
                 return content
             texts.append(text)
+        if sum(map(len, texts)) > budget.room:
+            # Looked at before it is put together: one template can ask for the same long text many times.
+            raise GrowthError("grows by too much")
         whole = "".join(texts)
-        if len(whole) > TEMPLATE_CHARACTERS:
-            return content
         filled = _put(content, self.target, whole)
-        return content if filled is None else filled
+        if filled is None:
+            return content
+        _count(budget, content, self.target, whole)
+        return filled
 
 
 Step = Move | Default | Drop | Template
@@ -180,27 +251,34 @@ def parse_steps(raw: Sequence[object], pointer: str) -> tuple[list[Step], list[F
 
 
 def apply_steps(
-    steps: Iterable[Step], data: JsonObject | None, nonpersonal: JsonObject | None
+    steps: Iterable[Step], data: JsonObject | None, nonpersonal: JsonObject | None, budget: Budget
 ) -> tuple[JsonObject | None, JsonObject | None]:
-    """Both after all steps. Never raises, and changes neither: what a step does not find, it leaves alone. What is
-    hidden or absent (None) stays so; it is not the same as empty."""
+    """Both after all steps. Changes neither, and leaves alone what a step does not find. What is hidden or absent
+    (None) stays so; it is not the same as empty. Raises ``GrowthError``, and nothing else."""
     for step in steps:
         if step.place == "data":
-            data = step.apply(data) if data is not None else None
+            data = step.apply(data, budget) if data is not None else None
         else:
-            nonpersonal = step.apply(nonpersonal) if nonpersonal is not None else None
+            nonpersonal = step.apply(nonpersonal, budget) if nonpersonal is not None else None
     return data, nonpersonal
 
 
-def apply_function(
-    function: UpcastFunction, data: JsonObject | None, nonpersonal: JsonObject | None
+def apply_upcast(
+    way: Upcast, data: JsonObject | None, nonpersonal: JsonObject | None, budget: Budget
 ) -> tuple[JsonObject | None, JsonObject | None]:
-    """Both after a function of somebody's. Raises whatever it raises, and ``ValueError`` where it gives no JSON."""
-    # A function of somebody's may give anything.
-    result: object = function(_copy(data), _copy(nonpersonal))
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise ValueError("gave no pair of data and nonpersonal")
-    return _given(result[0], data), _given(result[1], nonpersonal)
+    """Both after the functions of a way. Raises whatever they raise, ``ValueError`` where one gives no JSON, and
+    ``GrowthError``."""
+    return _changed(way.data, data, budget), _changed(way.nonpersonal, nonpersonal, budget)
+
+
+def _changed(change: Change | None, before: JsonObject | None, budget: Budget) -> JsonObject | None:
+    # A part that is hidden or not there has nobody's key to be sealed under: what was None stays None.
+    if change is None or before is None:
+        return before
+    after = change(_copy(before))
+    budget.take(before)
+    budget.put(after)
+    return checked_object(after)
 
 
 def checked_object(value: object) -> JsonObject:
@@ -215,11 +293,6 @@ def checked_object(value: object) -> JsonObject:
     if copied != value or value_faults(copied, ""):
         raise ValueError("is no JSON that can be kept exactly")
     return cast(JsonObject, copied)
-
-
-def _given(value: object, before: JsonObject | None) -> JsonObject | None:
-    # A part that is hidden or not there has nobody's key to be sealed under: what was None stays None.
-    return None if before is None else checked_object(value)
 
 
 def _copy(value: Any) -> Any:
@@ -256,6 +329,20 @@ def _put(content: JsonObject, path: Path, value: Any) -> JsonObject | None:
         return None
     filled = _put(inner, rest, value)
     return None if filled is None else {**content, first: filled}
+
+
+def _count(budget: Budget, content: JsonObject, path: Path, value: Any) -> None:
+    """Count a value that is put at ``path`` of a content: less what is overwritten, with the objects that are made."""
+    known = 0
+    inner: Any = content
+    while known < len(path) and isinstance(inner, dict) and path[known] in inner:
+        inner = inner[path[known]]
+        known += 1
+    if known == len(path):
+        budget.take(inner)
+    for key in reversed(path[known:]):
+        value = {key: value}
+    budget.put(value)
 
 
 def _text(value: Any) -> str | None:

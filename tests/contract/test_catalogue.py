@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from ledger.domain.catalogue import EventType, TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent, Role
 from ledger.domain.query import EventQuery, NameOrRef
-from ledger.domain.upcasting import Upcasters
+from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.errors import (
     AlreadyExistsError,
     IntegrityError,
@@ -105,7 +105,7 @@ def test_versions_go_up_by_one_and_have_a_way(ledger: Ledger) -> None:
 def test_a_way_may_be_in_code(ledger: Ledger) -> None:
     """Then nothing needs to be registered for it but the version."""
     register(ledger)
-    with_code = with_upcasters(ledger, lambda data, rest: (data, rest))
+    with_code = with_upcasters(ledger, Upcast("Visit", 1, 2))
     assert not register(with_code, version=2).duplicate
 
 
@@ -311,9 +311,9 @@ def test_no_schema_hangs_an_append(ledger: Ledger, schema: JsonObject, data: Jso
 # Reading
 
 
-def with_upcasters(ledger: Ledger, function: Any, event_type: str = "Visit", old: int = 1) -> Ledger:
-    """The same ledger, as code with a way of its own sees it."""
-    return replace(ledger, deps=replace(ledger.deps, upcasters=Upcasters({(event_type, old): function})))
+def with_upcasters(ledger: Ledger, *ways: Upcast) -> Ledger:
+    """The same ledger, as code with ways of its own sees it."""
+    return replace(ledger, deps=replace(ledger.deps, upcasters=Upcasters.of(*ways)))
 
 
 def test_old_events_are_shown_in_the_newest_shape(ledger: Ledger) -> None:
@@ -351,20 +351,20 @@ def test_old_events_are_shown_in_the_newest_shape(ledger: Ledger) -> None:
 
 
 def test_ways_in_code(ledger: Ledger) -> None:
-    """Where the code is; elsewhere the event is shown raw and flagged. Functions see None where something is hidden."""
+    """Where the code is; elsewhere the event is shown raw and flagged. What is hidden is not shown to functions."""
     ledger.append(a_visit(data={"crp": 1}), a_visit("B", data={"crp": 2}))
     register(ledger)
     seen: list[object] = []
 
-    def way(data: Any, nonpersonal: Any) -> Any:
+    def in_milligrams(data: JsonObject) -> JsonObject:
         seen.append(data)
-        return {"crp_mg": data["crp"]} if data else data, nonpersonal
+        return {"crp_mg": data["crp"]}
 
-    code = with_upcasters(ledger, way)
+    code = with_upcasters(ledger, Upcast("Visit", 1, 2, data=in_milligrams))
     register(code, version=2)
     ledger.erase("patient:B")
     assert [data_of(event) for event in code.query(category="patient")] == [{"crp_mg": 1}, None]
-    assert seen == [{"crp": 1}, None]
+    assert seen == [{"crp": 1}]
     assert [event.schema_status for event in ledger.query(category="patient")] == ["unknown-version"] * 2
     assert [data_of(event) for event in ledger.query(category="patient")] == [{"crp": 1}, None]
 
@@ -373,7 +373,7 @@ def test_a_way_that_fails_hides_no_event(ledger: Ledger) -> None:
     """It is shown as recorded, flagged, and nobody is alarmed: nothing that is stored is wrong."""
     ledger.append(a_visit(data={"crp": 1}), a_fact())
     register(ledger)
-    code = with_upcasters(ledger, lambda data, rest: (data["missing"], rest))
+    code = with_upcasters(ledger, Upcast("Visit", 1, 2, data=lambda data: {"crp": data["missing"]}))
     register(code, version=2)
     first, second = code.query()
     assert (first.schema_status, first.shown_version, data_of(first)) == ("failed", 1, {"crp": 1})

@@ -13,7 +13,7 @@ from ledger.domain.events import JsonObject, OpenedEvent, RecordedEvent, Role
 from ledger.domain.ids import format_ref
 from ledger.domain.names import STREAM_SUPERSEDED
 from ledger.domain.query import NameOrRef
-from ledger.domain.upcasting import Upcasters
+from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.errors import (
     BusyError,
     CopyRefusedError,
@@ -370,15 +370,43 @@ def test_an_event_that_is_in_no_known_shape_gets_no_transform(filled: Ledger) ->
     """A transform expects the newest shape; without one the event is copied as it is."""
     for version, upcast in ((1, None), (2, [])):
         register_type(filled.deps, filled.ledger_id, TypeDraft("Visit", version, upcast=upcast), WRITER)
-    code = replace(filled, deps=replace(filled.deps, upcasters=_failing()))
+    code = in_code(filled, Upcast("Visit", 2, 3))
     register_type(code.deps, code.ledger_id, TypeDraft("Visit", 3), WRITER)
     assert "shape" in refusal(filled, Visit=Transform())
     assert copy(filled).events == 3
     assert {event.recorded.envelope.schema_version for event in stream(filled)} == {1}
 
 
-def _failing() -> Any:
-    return Upcasters({("Visit", 2): lambda data, rest: (data, rest)})
+def in_code(ledger: Ledger, *ways: Upcast) -> Ledger:
+    """The same ledger, as code with ways of its own sees it."""
+    return replace(ledger, deps=replace(ledger.deps, upcasters=Upcasters.of(*ways)))
+
+
+def test_what_code_makes_of_an_event_is_copied_under_the_keys_of_what_it_was_made_from(ledger: Ledger) -> None:
+    """What is copied into nonpersonal outlives every erasure; so it is made of nonpersonal alone."""
+    ledger.append(a_visit(data={"diagnosis": "G35"}, nonpersonal={"ward": "ER"}))
+
+    def labelled(content: JsonObject) -> JsonObject:
+        return {**content, "label": ", ".join(str(value) for value in content.values())}
+
+    code = in_code(ledger, Upcast("Visit", 1, 2, data=labelled, nonpersonal=labelled))
+    assert copy(code).events == 1
+    (event,) = stream(ledger)
+    assert event.subject is not None
+    assert (event.subject.data, event.nonpersonal) == (
+        {"diagnosis": "G35", "label": "G35"},
+        {"ward": "ER", "label": "ER"},
+    )
+    ledger.erase("patient:A")
+    (event,) = (event for event in ledger.query() if event.recorded.position == 1)
+    assert event.nonpersonal == {"ward": "ER", "label": "ER"}
+
+
+def test_a_transform_that_makes_too_much_is_refused(filled: Ledger) -> None:
+    """No event can be as large; and steps stop before they have made what would be refused."""
+    assert "larger" in refusal(filled, Visit=Transform(data=lambda data: {**data, "text": "x" * 2**23}))
+    longer = [{"template": {"path": "/first", "template": "{/first}" * 32}}] * 10
+    assert "(GrowthError)" in refusal(filled, **read_transforms({"Visit": {"steps": longer}}))
 
 
 @pytest.mark.parametrize("target", ["", "no category", "ledger-x", "a\n-b"])

@@ -18,6 +18,7 @@ from ledger.domain.partition import BY_CATEGORY, BY_DAY, BY_STREAM, BY_SUBJECT, 
 from ledger.domain.projection import Projection
 from ledger.domain.query import NameOrRef
 from ledger.domain.times import format_time
+from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.errors import BusyError, InvalidError, NotFoundError, StoreUnavailableError
 from ledger.ports import CursorKey
 from ledger.services.evolution.types import register_type
@@ -482,6 +483,23 @@ def test_new_version_of_a_type_shows_at_once_in_every_document(ledger: Ledger) -
     assert state_of(ledger, "patient-A").document == {"crp": 13}
     assert state_of(ledger, "patient-B").document == {"crp": 4}
     assert activity_of(ledger, "patient:A").document["types"] == {"Visit": 2}
+
+
+def test_version_that_code_led_to_shows_at_once_in_every_document_when_it_is_registered(ledger: Ledger) -> None:
+    """Its number stays, and its shape does not: what is registered goes before what is in code."""
+    way = Upcast("Visit", 1, 2, data=lambda data: {"by_code": data["value"]})
+    code = replace(ledger, deps=replace(ledger.deps, upcasters=Upcasters.of(way)))
+    code.append(a_visit("A", data={"value": 12}))
+    run(code)
+    assert state_of(code, "patient-A").document == {"by_code": 12}
+    register_type(code.deps, code.ledger_id, TypeDraft("Visit", 1), WRITER)
+    renamed = [{"rename": {"from": "/value", "to": "/crp"}}]
+    register_type(code.deps, code.ledger_id, TypeDraft("Visit", 2, upcast=renamed), WRITER)
+    assert state_of(code, "patient-A").document == {"crp": 12}
+    code.append(a_visit("A", schema_version=2, data={"crp": 13, "note": "x"}))
+    run(code)
+    assert state_of(code, "patient-A").document == {"crp": 13, "note": "x"}
+    assert_is_the_fold_of_the_log(code.deps, code.ledger_id)
 
 
 def test_event_of_a_version_that_nobody_knows_is_counted(ledger: Ledger) -> None:

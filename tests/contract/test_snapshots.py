@@ -16,6 +16,7 @@ from ledger.domain.fold import MERGE_PATCH, Fold, Folded, Folding
 from ledger.domain.intake import parse_batch
 from ledger.domain.query import AsOf
 from ledger.domain.snapshot import EVERY
+from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.errors import LeaseLostError, StoreUnavailableError
 from ledger.services.append import append_events
 from ledger.services.evolution.current import open_current
@@ -286,6 +287,39 @@ def test_a_new_version_of_a_type_makes_older_snapshots_useless(ledger: Ledger) -
     assert (before.state["last"], after.state["newest"]) == (EVERY + 5, EVERY + 5)
     assert "last" not in after.state
     assert after == fold_stream(ledger.deps, ledger.ledger_id, ref, 2**62) == from_zero(ledger, ref)
+
+
+def test_a_version_that_code_led_to_makes_older_snapshots_useless_when_it_is_registered(ledger: Ledger) -> None:
+    """Its number stays, and its shape does not: what is registered goes before what is in code."""
+    in_euros = Upcast("Noted", 1, 2, data=lambda data: {**data, "unit": "EUR"})
+    code = replace(ledger, deps=replace(ledger.deps, upcasters=Upcasters.of(in_euros)))
+    ref = fill(code, EVERY + 5)
+    work(code)
+    assert fold_stream(code.deps, code.ledger_id, ref, 2**62).state["unit"] == "EUR"
+    assert stored(code, ref) == [EVERY]
+
+    register(code, "Noted", 1)
+    register(code, "Noted", 2, [{"default": {"path": "/currency", "value": "EUR"}}])
+    after = fold_stream(code.deps, code.ledger_id, ref, 2**62)
+
+    assert (after.state["currency"], "unit" in after.state) == ("EUR", False)
+    assert after == fold_stream(code.deps, code.ledger_id, ref, 2**62) == from_zero(code, ref)
+
+
+def test_a_snapshot_that_code_has_led_to_is_not_used_without_the_code(ledger: Ledger) -> None:
+    """A process that does not have it shows the events as recorded, and says so; whatever another has put aside."""
+    register(ledger, "Noted", 1)
+    in_euros = Upcast("Noted", 1, 2, data=lambda data: {**data, "unit": "EUR"})
+    code = replace(ledger, deps=replace(ledger.deps, upcasters=Upcasters.of(in_euros)))
+    ref = fill(code, EVERY + 5)
+    register(code, "Noted", 2)
+    work(code)
+    assert stored(code, ref) == [EVERY]
+
+    without = fold_stream(ledger.deps, ledger.ledger_id, ref, 2**62)
+
+    assert (without.unknown_versions, "unit" in without.state) == (EVERY + 5, False)
+    assert without == from_zero(ledger, ref)
 
 
 def test_events_of_an_unknown_version_are_counted_and_leave_no_snapshot(ledger: Ledger) -> None:

@@ -33,6 +33,7 @@ def an_event(
     event_type: str = "Visit",
     schema_status: SchemaStatus = "unregistered",
     shown_version: int = 1,
+    led_by_code: tuple[int, ...] = (),
 ) -> OpenedEvent:
     """An opened event of one stream, at the position before its version, recorded at ten times its version."""
     envelope = Envelope(UUID(int=1), UUID(int=version), STREAM_REF, "patient", event_type, 1, occurred_at, None, None)
@@ -50,6 +51,7 @@ def an_event(
         opened_keys=keys,
         schema_status=schema_status,
         shown_version=shown_version,
+        led_by_code=led_by_code,
     )
 
 
@@ -92,4 +94,5 @@ def _events(draw: st.DrawFn, version: int) -> OpenedEvent:
         event_type=draw(st.sampled_from(["Visit", "Moved"])),
         schema_status=draw(st.sampled_from(["unregistered", "current", "upcast", "unknown-version", "failed"])),
         shown_version=draw(st.integers(1, 3)),
+        led_by_code=draw(st.sampled_from([(), (1,), (1, 2)])),
     )

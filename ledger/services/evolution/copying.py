@@ -8,7 +8,7 @@ is not written: nothing of anybody gets into clear, or under the key of another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -35,7 +35,7 @@ from ledger.domain.names import (
 )
 from ledger.domain.query import EventFilter, EventQuery, NameOrRef
 from ledger.domain.sequence import used_keys
-from ledger.domain.upcasting import Step, apply_steps, checked_object, parse_steps
+from ledger.domain.upcasting import Budget, Change, Step, apply_steps, checked_object, parse_steps
 from ledger.errors import (
     BusyError,
     CopyRefusedError,
@@ -45,6 +45,7 @@ from ledger.errors import (
     PartlyRecordedError,
     StreamClosedError,
     SubjectErasedError,
+    TooLargeError,
     VersionConflictError,
 )
 from ledger.services.append import append_events
@@ -57,9 +58,6 @@ ROUNDS: Final = 100
 """How often a copy goes after writers who keep appending to the old stream."""
 
 _OWNER_ERASED: Final = "the owner of the stream was erased"
-
-Change = Callable[[JsonObject], JsonObject]
-"""From one object to another; changes no argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +275,11 @@ class _Copy:
                 "a copy would not be what the catalogue says of its type; give it a transform",
                 [_at(events[fault.index], fault) for fault in error.faults],
             ) from None
+        except TooLargeError as error:
+            raise CopyRefusedError(
+                "a copy would be larger than an event can be; give it another transform",
+                [_at(events[fault.index], fault) for fault in error.faults],
+            ) from None
         except (IdConflictError, PartlyRecordedError):
             raise BusyError("another run of this copy is under way; ask again when it is done") from None
         self.target_ref = result.events[0].stream_ref
@@ -331,7 +334,7 @@ class _Copy:
         if event.schema_status in ("unknown-version", "failed"):
             raise _refusal(f"the event at position {event.recorded.position} is not in the shape that it is to be in")
         try:
-            data, nonpersonal = apply_steps(transform.steps, data, event.nonpersonal)
+            data, nonpersonal = apply_steps(transform.steps, data, event.nonpersonal, Budget.of(event.recorded))
             data, nonpersonal = _applied(transform.data, data), _applied(transform.nonpersonal, nonpersonal)
         except Exception as error:  # noqa: BLE001 - the functions are somebody's, and may raise anything
             # I5: the class and nothing more: a message of somebody's function could hold somebody's data.

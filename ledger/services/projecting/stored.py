@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
+from ledger.domain.catalogue import Catalogue
 from ledger.domain.events import JsonObject
 from ledger.domain.projection import DocumentFold, Projection, label_of
 from ledger.ports import ReadModelRow
@@ -35,12 +36,12 @@ def open_rows(
     if projection.in_clear:
         contents.update((row.key, _in_clear(row.body)) for row in rows if row.clear)
     # What is in clear has no shape: nothing of an event was opened for it.
-    catalogue = rules_of(deps, ledger_id).catalogue if sealed else None
-
-    def newest(event_type: str) -> int | None:
-        return catalogue.newest(event_type, deps.upcasters) if catalogue is not None else None
-
-    return {row.key: _fold_of(row, contents.get(row.key), newest) for row in rows}
+    catalogue = rules_of(deps, ledger_id).catalogue if sealed else Catalogue()
+    folds = {row.key: _fold_of(row, contents.get(row.key)) for row in rows}
+    # Folded again, events go in in the shapes in which they are shown now.
+    return {
+        key: fold if fold is not None and fold.fits(catalogue, deps.upcasters) else None for key, fold in folds.items()
+    }
 
 
 def _in_clear(body: bytes) -> JsonObject | None:
@@ -51,17 +52,15 @@ def _in_clear(body: bytes) -> JsonObject | None:
     return content if isinstance(content, dict) else None
 
 
-def _fold_of(row: ReadModelRow, content: JsonObject | None, newest: Callable[[str], int | None]) -> DocumentFold | None:
+def _fold_of(row: ReadModelRow, content: JsonObject | None) -> DocumentFold | None:
     if content is None:
         return None
     try:
-        fold = DocumentFold.from_json(
+        return DocumentFold.from_json(
             content, bucket=row.bucket, position=row.position, leaf_hash=row.leaf_hash, key_ids=row.key_ids
         )
     except ValueError:
         return None
-    # A type has got a new version since: folded again, its events go in in their newest shape.
-    return fold if fold.fits(newest) else None
 
 
 def seal_folds(

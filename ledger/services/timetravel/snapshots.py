@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from ledger.domain.fold import Fold, Folded
-from ledger.domain.snapshot import EVERY, content_of, fits, folded_from
+from ledger.domain.shapes import still_fit
+from ledger.domain.snapshot import EVERY, content_of, folded_from
 from ledger.ports import Snapshot
 from ledger.services import documents
 from ledger.services.dependencies import Dependencies
@@ -67,16 +68,15 @@ def _open(deps: Dependencies, ledger_id: UUID, stored: Sequence[Snapshot]) -> di
         for snapshot in stored
     ]
     catalogue = rules_of(deps, ledger_id).catalogue
-
-    def newest(event_type: str) -> int | None:
-        return catalogue.newest(event_type, deps.upcasters)
-
     opened = {}
     for snapshot, content in zip(stored, documents.open_(deps, ledger_id, DocumentKind.SNAPSHOT, sealed), strict=True):
         if content is None:
             continue
-        folded = folded_from(content, snapshot.position, snapshot.leaf_hash, snapshot.key_ids)
-        if fits(folded, newest):
+        try:
+            folded = folded_from(content, snapshot.position, snapshot.leaf_hash, snapshot.key_ids)
+        except ValueError:
+            continue
+        if still_fit(folded.shapes, catalogue, deps.upcasters):
             opened[snapshot.stream_ref] = folded
     return opened
 

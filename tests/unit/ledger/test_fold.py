@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.domain.catalogue import Catalogue, EventType, build_catalogue
 from ledger.domain.events import JsonObject, OpenedEvent, Role
 from ledger.domain.fold import MERGE_PATCH, NOTHING, Fold, Folded, Folding
-from ledger.domain.snapshot import EVERY, content_of, fits, folded_from, is_due
+from ledger.domain.shapes import still_fit
+from ledger.domain.snapshot import EVERY, content_of, folded_from, is_due
+from ledger.domain.upcasting import Upcast, Upcasters
 from tests.support.streams import an_event, hidden, histories
 
 
@@ -99,18 +102,56 @@ def test_what_can_come_back_is_not_final(event: OpenedEvent, final: bool) -> Non
     assert folded(MERGE_PATCH, [event]).final is final
 
 
+def registered(**newest: int) -> Catalogue:
+    """Types with all their versions, and steps from each to the next."""
+    return build_catalogue(
+        EventType(name, version, upcast=[] if version > 1 else None)
+        for name, last in newest.items()
+        for version in range(1, last + 1)
+    )
+
+
 def test_a_new_version_of_a_type_makes_a_snapshot_useless() -> None:
     """Its events would be folded in another shape now. Other types do not matter."""
     known = folded(MERGE_PATCH, [an_event(1, schema_status="upcast", shown_version=2), an_event(2, event_type="Moved")])
 
     def fits_now(**newest: int) -> bool:
-        return fits(known, newest.get)
+        return still_fit(known.shapes, registered(**newest), Upcasters())
 
     assert fits_now(Visit=2)
     assert fits_now(Visit=2, Left=7)
     assert not fits_now(Visit=3)
     assert not fits_now(Visit=2, Moved=1), "it was not registered when it went in"
     assert not fits_now()
+
+
+def test_another_way_to_the_same_version_makes_a_snapshot_useless() -> None:
+    """What is registered goes before code; so the shape of a version changes while its number stays."""
+    by_code = folded(
+        MERGE_PATCH,
+        [
+            an_event(1, schema_status="upcast", shown_version=3, led_by_code=(2,)),
+            an_event(2, schema_status="upcast", shown_version=3, led_by_code=(1, 2)),
+            an_event(3, schema_status="current", shown_version=3),
+        ],
+    )
+    code = Upcasters.of(Upcast("Visit", 1, 2), Upcast("Visit", 2, 3))
+    registered_only = build_catalogue([EventType("Visit", version) for version in (1, 2, 3)])
+    halfway = build_catalogue([EventType("Visit", 1), EventType("Visit", 2, upcast=[]), EventType("Visit", 3)])
+
+    assert still_fit(by_code.shapes, Catalogue(), code)
+    assert still_fit(by_code.shapes, registered_only, code), "registered without steps: code still leads"
+    assert not still_fit(by_code.shapes, halfway, code)
+    assert not still_fit(by_code.shapes, registered(Visit=3), code)
+    assert not still_fit(by_code.shapes, registered_only, Upcasters()), "a process without the code"
+
+
+@pytest.mark.parametrize("shapes", [{"Visit": 2}, {"Visit": []}, [], None, {"Visit": [2, [1]]}])
+def test_a_snapshot_that_does_not_say_how_its_shapes_came_is_not_used(shapes: object) -> None:
+    """An older program has written it; nobody can tell whether it still fits."""
+    content = {**content_of(folded(MERGE_PATCH, [an_event(1)])), "shapes": shapes}
+    with pytest.raises(ValueError, match="shapes"):
+        folded_from(content, 0, b"", ())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +167,7 @@ def test_a_type_that_changes_while_it_is_folded_leaves_no_snapshot(first: Opened
 
     assert folded(MERGE_PATCH, [first]).final
     assert not mixed.final
-    assert not fits(mixed, {"Visit": second.shown_version}.get)
+    assert not still_fit(mixed.shapes, registered(Visit=second.shown_version), Upcasters())
 
 
 def test_snapshots_are_due_at_multiples() -> None:

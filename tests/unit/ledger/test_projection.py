@@ -44,6 +44,8 @@ events = st.lists(
         redactions=st.lists(redactions, max_size=3).map(tuple),
         opened_keys=st.lists(st.binary(min_size=32, max_size=32), max_size=3).map(tuple),
         schema_status=st.sampled_from(("unregistered", "current", "upcast", "unknown-version", "failed")),
+        shown_version=st.integers(1, 3),
+        led_by_code=st.sampled_from(((), (1,), (1, 2))),
     ),
     max_size=6,
 )
