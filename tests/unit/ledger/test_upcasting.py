@@ -307,7 +307,7 @@ def test_ways_in_code_that_lead_nowhere_are_refused(ways: list[Upcast], says: st
 def test_a_way_in_code_takes_no_function_of_both() -> None:
     """Which one a function is for has to be said; given data and nonpersonal together, it could carry the one over."""
     with pytest.raises(TypeError):
-        Upcast("T", 1, 2, with_b)  # type: ignore[misc]  # that is what is shown here
+        Upcast("T", 1, 2, with_b)  # type: ignore[call-arg]  # that is what is shown here
 
 
 @given(OBJECTS, OBJECTS)
