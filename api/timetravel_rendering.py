@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.rendering import render_hidden, render_moment, render_redaction
-from ledger.domain.difference import AttributedChange
-from ledger.domain.events import OpenedEvent
+from ledger.domain.difference import AttributedChange, Cause
 from ledger.domain.fold import Folded
 from ledger.domain.history import FieldValue
 from ledger.domain.ids import format_ref
@@ -101,15 +100,13 @@ def _value(value: FieldValue) -> dict[str, Any]:
     }
 
 
-def _cause(event: OpenedEvent) -> dict[str, Any]:
-    recorded, actor = event.recorded, event.actor
-    envelope = recorded.envelope
+def _cause(event: Cause) -> dict[str, Any]:
     return {
-        "id": str(envelope.event_id),
-        "position": recorded.position,
-        "type": envelope.event_type,
-        "actor": actor.subject if actor is not None else None,
-        "actor_ref": format_ref("sub", actor.subject_ref) if actor is not None and actor.subject_ref else None,
-        "recorded_at": format_time(recorded.recorded_at),
-        "occurred_at": format_time(envelope.occurred_at) if envelope.occurred_at is not None else None,
+        "id": str(event.event_id),
+        "position": event.position,
+        "type": event.event_type,
+        "actor": event.actor,
+        "actor_ref": format_ref("sub", event.actor_ref) if event.actor_ref is not None else None,
+        "recorded_at": format_time(event.recorded_at),
+        "occurred_at": format_time(event.occurred_at) if event.occurred_at is not None else None,
     }

@@ -171,11 +171,10 @@ def fail(body: dict[str, Any], ledger: LedgerInfo, name: str) -> Response:
 @blueprint.problems(422, *LEDGER_PROBLEMS)
 def parked(parameters: dict[str, Any], ledger: LedgerInfo, name: str) -> Response:
     """List what is parked: references, not what the events say."""
-    limit = parameters["limit"]
-    after = _place(parameters.get("cursor"))
-    messages = list_parked(open_service().deps, ledger.ledger_id, name, after=after, limit=limit + 1)
-    more = str(messages[limit - 1].position) if len(messages) > limit else None
-    return json_response({"parked": [render_parked(message) for message in messages[:limit]], "next": more})
+    page = list_parked(
+        open_service().deps, ledger.ledger_id, name, cursor=parameters.get("cursor"), limit=parameters["limit"]
+    )
+    return json_response({"parked": [render_parked(message) for message in page.messages], "next": page.next})
 
 
 @blueprint.route(f"{_PATH}/<name>/replay", methods=["POST"])
@@ -200,12 +199,3 @@ def restart(ledger: LedgerInfo, name: str) -> Response:
 
 def _rendered(status: SubscriptionStatus) -> dict[str, Any]:
     return render_subscription(status, open_service().deps.clock())
-
-
-def _place(cursor: str | None) -> int:
-    """The position that a page begins behind."""
-    if cursor is None:
-        return -1
-    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 18:
-        raise InvalidError("the cursor is not valid", [Fault("/cursor", "must be the 'next' of an earlier answer")])
-    return int(cursor)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
+from uuid import UUID
 
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.fold import NOTHING, Fold, Folded, Folding
@@ -39,11 +40,39 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Which event did something, and who acted in it. Not what else it said: an answer that names a thousand events
+    shall not hold a thousand events. Times in microseconds."""
+
+    event_id: UUID
+    position: int
+    event_type: str
+    actor: str | None
+    actor_ref: bytes | None
+    recorded_at: int
+    occurred_at: int | None
+
+
+def cause_of(event: OpenedEvent) -> Cause:
+    """The event as a cause. Its actor has a name if the part in this role was opened."""
+    recorded, envelope = event.recorded, event.recorded.envelope
+    return Cause(
+        event_id=envelope.event_id,
+        position=recorded.position,
+        event_type=envelope.event_type,
+        actor=event.actor.subject if event.actor is not None else None,
+        actor_ref=event.actor.subject_ref if event.actor is not None else None,
+        recorded_at=recorded.recorded_at,
+        occurred_at=envelope.occurred_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AttributedChange:
     """A change, and the event that gave the value its new form."""
 
     change: Change
-    event: OpenedEvent
+    event: Cause
 
 
 def same_json(one: Any, other: Any) -> bool:
@@ -115,19 +144,20 @@ class Comparison:
     def __init__(self, fold: Fold, start: Folded = NOTHING) -> None:
         self._old = Folding(fold, start)
         self._new = Folding(fold, start)
-        self._last: dict[Path, OpenedEvent] = {}
-        self._newest: OpenedEvent | None = None
+        self._last: dict[Path, Cause] = {}
+        self._newest: Cause | None = None
 
     def add(self, event: OpenedEvent, *, to_both: bool = False) -> None:
         """Fold one more event, into the new state or into both."""
+        cause = cause_of(event)
         if to_both:
             self._old.add(event)
         else:
-            self._newest = event
+            self._newest = cause
         before = self._new.state
         self._new.add(event)
         for path in changed_paths(before, self._new.state):
-            self._last[path] = event
+            self._last[path] = cause
 
     @property
     def old(self) -> Folded:
@@ -144,7 +174,7 @@ class Comparison:
         found = differences(self._old.state, self._new.state)
         return [AttributedChange(change, event) for change in found if (event := self._cause_of(change)) is not None]
 
-    def _cause_of(self, change: Change) -> OpenedEvent | None:
+    def _cause_of(self, change: Change) -> Cause | None:
         # A fold of which what an event does hangs on the events before it can lack a change here: a late event kept
         # another from having its effect. Without such an event the two states would be one.
         return self._last.get(change.path, self._newest)

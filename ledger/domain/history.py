@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ledger.domain.difference import ABSENT, Path, same_json
+from ledger.domain.difference import ABSENT, Cause, Path, cause_of, same_json
 from ledger.domain.events import OpenedEvent, Redaction
 from ledger.domain.fold import NOTHING, Fold, Folded, Folding, hidden_from
 from ledger.domain.pointers import value_at
@@ -23,7 +23,7 @@ class FieldValue:
     value: Any
     absent: bool | None
     redactions: tuple[Redaction, ...]
-    event: OpenedEvent
+    event: Cause
 
 
 class FieldHistory:
@@ -42,5 +42,5 @@ class FieldHistory:
         redactions = tuple(hidden_from(self._fold, event))
         if not same_json(before, after):
             absent = after is ABSENT
-            return FieldValue(None if absent else after, absent, redactions, event)
-        return FieldValue(None, None, redactions, event) if redactions else None
+            return FieldValue(None if absent else after, absent, redactions, cause_of(event))
+        return FieldValue(None, None, redactions, cause_of(event)) if redactions else None

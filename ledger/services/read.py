@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
+from ledger.domain.cursors import invalid_cursor, other_question
 from ledger.domain.events import PERSONAL_ROLES, OpenedEvent, RecordedEvent, Role
 from ledger.domain.ids import parse_uuid
 from ledger.domain.names import LEDGER_CATEGORY, split_stream
@@ -25,7 +26,7 @@ from ledger.domain.query import (
     same_question,
     window_of,
 )
-from ledger.errors import Fault, InvalidError, NotFoundError
+from ledger.errors import NotFoundError
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import open_current, open_recorded
 from ledger.services.moments import last_position_at, resolve_as_of
@@ -70,15 +71,15 @@ def query_events(
     if cursor is None:
         pinned = pin_query(deps, ledger_id, query or EventQuery())
     else:
-        pinned, place = decode_cursor(cursor)
+        pinned, place = decode_cursor(ledger_id, cursor)
         if query is not None and not _is_same(deps, ledger_id, query, pinned):
-            fault = Fault("/cursor", "belongs to another query; send it with the query that it came from, or alone")
-            raise InvalidError("the cursor belongs to another query", [fault])
+            raise other_question()
     moment = _moment(deps, ledger_id, pinned)
     which = find_filter(deps, ledger_id, pinned)
     rows, more = _page_of(deps, ledger_id, which, place, limit) if which is not None else ([], False)
     events = _opened(deps, ledger_id, rows, as_recorded=as_recorded)
-    return Page(moment, events, encode_cursor(pinned, place_of(rows[-1], which)) if more and which else None)
+    following = encode_cursor(ledger_id, pinned, place_of(rows[-1], which)) if more and which else None
+    return Page(moment, events, following)
 
 
 def _page_of(
@@ -239,9 +240,8 @@ def _recorded_range(deps: Dependencies, ledger_id: UUID, pinned: PinnedQuery) ->
 
 def _moment(deps: Dependencies, ledger_id: UUID, pinned: PinnedQuery) -> Moment:
     position = pinned.as_of
-    size = deps.store.head(ledger_id).size
-    if position >= size:
-        raise InvalidError("the cursor is not valid", [Fault("/cursor", "is not of this ledger")])
+    if position >= deps.store.head(ledger_id).size:
+        raise invalid_cursor()
     return Moment(position, deps.store.recorded_at(ledger_id, position) if position >= 0 else None)
 
 

@@ -546,7 +546,7 @@ def test_nothing_of_a_subscription_is_personal(desk: Desk) -> None:
     desk.ledger.append(a_visit("kanarie"))
     desk.fail_for_good(0)
     statuses = list_subscriptions(desk.ledger.deps, desk.ledger.ledger_id)
-    messages = subscriptions.list_parked(desk.ledger.deps, desk.ledger.ledger_id, NAME)
+    messages = subscriptions.list_parked(desk.ledger.deps, desk.ledger.ledger_id, NAME).messages
 
     assert "kanarie" not in repr((statuses, messages))
     assert "address" not in repr((statuses, messages))

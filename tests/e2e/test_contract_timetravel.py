@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Tenant
+from tests.e2e.conftest import Tenant, make_tenant
 from tests.support.server import Answer
 
 STATE_MEMBERS = ["stream_ref", "stream_version", "state", "complete", "redactions", "unknown_versions"]
@@ -140,6 +140,37 @@ def test_history_of_a_field_in_pages_on_both_axes(bank: Tenant) -> None:
     assert [value["value"] for value in occurred["values"]] == ["Bern", "Thun", "Genf"]
     assert [value["event"]["actor"] for value in occurred["values"]] == ["clerk:C", "clerk:C", "clerk:D"]
     assert ask(bank, "history", {**question, "path": "/nothing"})["values"] == []
+
+
+def test_a_cursor_of_another_ledger_is_refused(bank: Tenant) -> None:
+    """Though the same was recorded there: it would begin behind streams that nobody has seen."""
+    other = make_tenant(bank.server)
+    for owner in "AB":
+        event = an_account(owner, "Opened", {"iban": "X1"})
+        assert other.client.post(f"{other.path}/events", event).status == 201
+    questions: dict[str, dict[str, Any]] = {
+        "states": {"category": "account", "limit": 1},
+        "diff": {"category": "account", "old_as_of": BEGINNING, "limit": 1},
+        "query": {"limit": 1},
+    }
+    for what, question in questions.items():
+        answer = other.client.post(f"{other.path}/{what}", {"cursor": ask(bank, what, question)["next"]})
+
+        assert (answer.status, answer.code) == (422, "invalid")
+        assert [error["pointer"] for error in answer.json()["errors"]] == ["/cursor"]
+
+
+def test_large_values_make_small_pages(bank: Tenant) -> None:
+    """A page with fewer than its limit can have others behind it."""
+    for number in range(6):
+        event = {"stream": "file-1", "type": "Kept", "nonpersonal": {f"k{number}": "z" * 900_000}}
+        assert bank.client.post(f"{bank.path}/events", event).status == 201
+    question = {"stream": "file-1", "path": ""}
+    first = ask(bank, "history", question)
+    second = ask(bank, "history", {**question, "cursor": first["next"]})
+
+    assert [len(page["values"]) for page in (first, second)] == [3, 2]
+    assert [len(value["value"]) for value in first["values"] + second["values"]] == [1, 2, 3, 4, 5]
 
 
 def test_after_an_erasure_no_answer_shows_anything_of_the_subject(bank: Tenant) -> None:

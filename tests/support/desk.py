@@ -104,7 +104,7 @@ class Desk:
 
     def parked(self) -> list[tuple[int, int, str, bool]]:
         """What is parked: position, tries, error, whether it waits for replay."""
-        found = list_parked(self.ledger.deps, self.ledger.ledger_id, self.name)
+        found = list_parked(self.ledger.deps, self.ledger.ledger_id, self.name).messages
         return [(message.position, message.tries, message.error, message.replay) for message in found]
 
     def replay(self, *positions: int) -> int:

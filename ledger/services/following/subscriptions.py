@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
 
+from ledger.domain.cursors import other_question
 from ledger.domain.names import word_fault
+from ledger.domain.pages import ParkedPlace, decode_page, encode_page
 from ledger.domain.subscription import (
     DEFAULT_PARTITIONS,
     DEFAULT_TRIES,
@@ -48,6 +50,14 @@ class SubscriptionStatus:
     subscription: Subscription
     partitions: Sequence[PartitionStatus]
     parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedPage:
+    """One page of parked messages. ``next`` is the cursor of the next one; None at the end."""
+
+    messages: Sequence[ParkedEvent]
+    next: str | None
 
 
 def create_subscription(
@@ -114,12 +124,24 @@ def describe_subscription(deps: Dependencies, ledger_id: UUID, name: str) -> Sub
 
 
 def list_parked(
-    deps: Dependencies, ledger_id: UUID, name: str, *, after: int = -1, limit: int = PARKED_PAGE
-) -> Sequence[ParkedEvent]:
+    deps: Dependencies, ledger_id: UUID, name: str, *, cursor: str | None = None, limit: int = PARKED_PAGE
+) -> ParkedPage:
     """What is parked, in order of positions: references only, the events are to be asked for. Raises
-    ``NotFoundError``."""
+    ``NotFoundError``, and ``InvalidError`` for a cursor of another list."""
     find_subscription(deps, ledger_id, name)
-    return deps.derived.subscriptions.parked(ledger_id, name, after, limit)
+    after = -1
+    if cursor is not None:
+        place = decode_page(ledger_id, ParkedPlace, cursor)
+        if place.subscription != name:
+            raise other_question()
+        after = place.after
+    # The one too many is how we know that there are more.
+    found = deps.derived.subscriptions.parked(ledger_id, name, after, limit + 1)
+    messages = found[:limit]
+    if len(found) <= limit:
+        return ParkedPage(messages, None)
+    last = ParkedPlace(subscription=name, after=messages[-1].position)
+    return ParkedPage(messages, encode_page(ledger_id, last))
 
 
 def replay_parked(deps: Dependencies, ledger_id: UUID, name: str, positions: Collection[int] | None = None) -> int:

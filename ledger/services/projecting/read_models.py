@@ -6,20 +6,18 @@ does not open, or that was made while something was hidden that may be back, is 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from ledger.domain.cursors import other_question
 from ledger.domain.events import JsonObject
-from ledger.domain.names import word_fault
+from ledger.domain.pages import DocumentsPlace, decode_page, encode_page
 from ledger.domain.projection import DocumentFold, Projection
 from ledger.domain.query import NameOrRef
 from ledger.domain.state import HiddenParts
-from ledger.errors import BusyError, Fault, InvalidError, NotFoundError
+from ledger.errors import BusyError, NotFoundError
 from ledger.ports import Cursor, ReadModelPage, ReadModelRow
 from ledger.services.dependencies import Dependencies
 from ledger.services.projecting.rebuilding import FoldFailedError, make_document
@@ -29,7 +27,6 @@ from ledger.services.read import stream_ref_of
 
 PAGE_BYTES: Final = 8 * 2**20
 """Stored bytes of a page: one that reaches them ends there, with fewer documents than its limit."""
-_CURSOR_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,8 @@ def list_documents(
     """
     after = None
     if cursor is not None:
-        bucket, after = _decode_cursor(cursor, projection.name, bucket)
+        place = _place(ledger_id, projection.name, bucket, cursor)
+        bucket, after = place.bucket, place.after_key
     if min_position is not None:
         wait_for(deps, ledger_id, projection.name, min_position, timeout)
     models = deps.derived.read_models
@@ -121,8 +119,10 @@ def list_documents(
     full = len(page.rows) > limit or sum(len(row.body) for row in page.rows) >= PAGE_BYTES
     page = ReadModelPage(page.cursor, page.rows[:limit])
     documents = _readable(deps, ledger_id, projection, page)
-    following = _encode_cursor(projection.name, bucket, page.rows[-1].key) if full else None
-    return ReadModelAnswer(page.cursor, documents, following)
+    if not full:
+        return ReadModelAnswer(page.cursor, documents, None)
+    last = DocumentsPlace(read_model=projection.name, bucket=bucket, after_key=page.rows[-1].key)
+    return ReadModelAnswer(page.cursor, documents, encode_page(ledger_id, last))
 
 
 def _begun(page: ReadModelPage | None) -> ReadModelPage:
@@ -168,23 +168,8 @@ def _shown(row: ReadModelRow, fold: DocumentFold) -> ReadDocument:
     )
 
 
-def _encode_cursor(name: str, bucket: str | None, after: bytes) -> str:
-    """An opaque cursor: whose list it is (no names, I5), and the last key of the page."""
-    document = json.dumps([_CURSOR_VERSION, name, bucket, after.hex()], separators=(",", ":"))
-    return base64.urlsafe_b64encode(document.encode()).rstrip(b"=").decode()
-
-
-def _decode_cursor(cursor: str, name: str, asked: str | None) -> tuple[str | None, bytes]:
-    try:
-        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        _, _, bucket, key = json.loads(text)
-        after = bytes.fromhex(key)
-        # One place has one cursor: whatever else reads as the same was put together by hand.
-        if _encode_cursor(name, bucket, after) != cursor or asked not in (None, bucket):
-            raise ValueError("not of this list")
-        if bucket is not None and word_fault(bucket.replace("-", "_")) is not None:
-            raise ValueError("no bucket looks like this")
-    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
-        fault = Fault("/cursor", "must be the 'next' of an earlier answer to the same question; or leave it out")
-        raise InvalidError("the cursor is not valid", [fault]) from None
-    return bucket, after
+def _place(ledger_id: UUID, name: str, asked: str | None, cursor: str) -> DocumentsPlace:
+    place = decode_page(ledger_id, DocumentsPlace, cursor)
+    if place.read_model != name or asked not in (None, place.bucket):
+        raise other_question()
+    return place

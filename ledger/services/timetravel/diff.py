@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from ledger.domain.cursors import other_question
 from ledger.domain.difference import AttributedChange, Comparison
 from ledger.domain.events import Role
 from ledger.domain.fold import MERGE_PATCH, Fold, Folded
@@ -18,7 +19,7 @@ from ledger.services.evolution.current import open_current
 from ledger.services.moments import resolve_as_of
 from ledger.services.read import find_stream
 from ledger.services.timetravel.folding import fold_recorded, open_in_order
-from ledger.services.timetravel.paging import other_question, pinned_moment
+from ledger.services.timetravel.paging import fill_page, json_size, pinned_moment
 from ledger.services.timetravel.reading import occurrences, read_onward
 
 
@@ -60,7 +61,7 @@ def diff_stream(
     """What changed in one stream. Raises ``NotFoundError``, and ``InvalidError`` for moments that are not in order."""
     place = _pin(deps, ledger_id, moments)
     ref, _ = find_stream(deps, ledger_id, stream)
-    return _page(deps, ledger_id, place, [ref], fold, None)
+    return _page(deps, ledger_id, place, [ref], 1, fold)
 
 
 def diff_category(
@@ -73,7 +74,7 @@ def diff_category(
     limit: int = DEFAULT_LIMIT,
     fold: Fold = MERGE_PATCH,
 ) -> DiffPage:
-    """What changed in the streams of a category, ``limit`` streams a page.
+    """What changed in the streams of a category, ``limit`` streams a page, or fewer of large ones (``PAGE_BYTES``).
 
     Needs a category and moments, or a cursor; beside a cursor they must be the question that it came from. Raises
     ``InvalidError``.
@@ -84,9 +85,7 @@ def diff_category(
     )
     category = place.category or ""
     found = deps.store.changed_streams(ledger_id, category, between, place.after_ref, limit + 1)
-    refs = found[:limit]
-    following = encode_page(replace(place, after_ref=refs[-1])) if len(found) > limit else None
-    return _page(deps, ledger_id, place, refs, fold, following)
+    return _page(deps, ledger_id, place, found, limit, fold)
 
 
 def _place(
@@ -96,7 +95,7 @@ def _place(
         if category is None or moments is None:
             raise InvalidError("what is to be compared?", [Fault("/category", "is required, or a cursor")])
         return replace(_pin(deps, ledger_id, moments), category=category)
-    place = decode_page(DiffPlace, cursor)
+    place = decode_page(ledger_id, DiffPlace, cursor)
     if moments is None and category is None:
         return place
     if moments is None or category != place.category:
@@ -128,23 +127,28 @@ def _not_in_order(fault: Fault) -> InvalidError:
 
 
 def _page(
-    deps: Dependencies,
-    ledger_id: UUID,
-    place: DiffPlace,
-    refs: Sequence[bytes],
-    fold: Fold,
-    following: str | None,
+    deps: Dependencies, ledger_id: UUID, place: DiffPlace, found: Sequence[bytes], limit: int, fold: Fold
 ) -> DiffPage:
+    """The page of the first of these streams; those that are ``found`` beyond it are how we know that there are
+    more."""
     old, new = pinned_moment(deps, ledger_id, place.old), pinned_moment(deps, ledger_id, place.as_of)
-    if place.old_occurred is None or place.new_occurred is None:
-        compared = _compare_recorded(deps, ledger_id, refs, place, fold)
-    else:
-        compared = _compare_occurred(deps, ledger_id, refs, place, fold, place.old_occurred, place.new_occurred)
-    diffs = [
-        StreamDiff(ref, comparison.old, comparison.new, comparison.changes())
-        for ref, comparison in sorted(compared.items())
-    ]
-    return DiffPage(old, new, diffs, following)
+
+    def compare_some(refs: Sequence[bytes]) -> Mapping[bytes, StreamDiff]:
+        if place.old_occurred is None or place.new_occurred is None:
+            compared = _compare_recorded(deps, ledger_id, refs, place, fold)
+        else:
+            compared = _compare_occurred(deps, ledger_id, refs, place, fold, place.old_occurred, place.new_occurred)
+        return {ref: StreamDiff(ref, both.old, both.new, both.changes()) for ref, both in compared.items()}
+
+    page = fill_page(found[:limit], compare_some, _size_of)
+    more = len(page) < len(found)
+    following = encode_page(ledger_id, replace(place, after_ref=list(page)[-1])) if more else None
+    return DiffPage(old, new, list(page.values()), following)
+
+
+def _size_of(diff: StreamDiff) -> int:
+    """Of both states, though an answer has only what is different: the page holds them."""
+    return json_size(diff.old.state) + json_size(diff.new.state)
 
 
 def _compare_recorded(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
+from ledger.domain.cursors import invalid_cursor, other_question
 from ledger.domain.difference import Path
 from ledger.domain.events import OpenedEvent, Role
 from ledger.domain.fold import MERGE_PATCH, NOTHING, Fold, Folded, Folding
@@ -21,7 +22,7 @@ from ledger.services.evolution.current import open_current
 from ledger.services.moments import resolve_as_of
 from ledger.services.read import find_stream
 from ledger.services.timetravel.folding import open_in_order
-from ledger.services.timetravel.paging import other_question, pinned_moment
+from ledger.services.timetravel.paging import PAGE_BYTES, json_size, pinned_moment
 from ledger.services.timetravel.reading import occurrences, read_onward
 from ledger.services.timetravel.state import fold_stream
 
@@ -54,8 +55,8 @@ def field_history(
     """What each event of a stream made of the field at ``path`` (a JSON Pointer into the state).
 
     Events that left it as it was are left out; those of which something is hidden are in, because it could have changed
-    the field. A cursor goes with the same stream and path. With ``occurred_as_of`` every page folds the stream from its
-    beginning. Raises ``NotFoundError`` and ``InvalidError``.
+    the field. A page of large values ends with ``PAGE_BYTES``. A cursor goes with the same stream and path. With
+    ``occurred_as_of`` every page folds the stream from its beginning. Raises ``NotFoundError`` and ``InvalidError``.
     """
     pointer = parse_pointer(path)
     if pointer is None:
@@ -69,7 +70,7 @@ def field_history(
     else:
         start, events = _occurred(deps, ledger_id, place, place.occurred, fold, roles)
     values, done = _collect(fold, pointer, start, events, limit)
-    following = encode_page(replace(place, done=place.done + done)) if done is not None else None
+    following = encode_page(ledger_id, replace(place, done=place.done + done)) if done is not None else None
     return HistoryPage(moment, ref, values, following)
 
 
@@ -79,7 +80,7 @@ def _pin(
     if cursor is None:
         position = resolve_as_of(deps, ledger_id, as_of).position
         return HistoryPlace(stream_ref=ref, as_of=position, occurred=occurred_as_of)
-    place = decode_page(HistoryPlace, cursor)
+    place = decode_page(ledger_id, HistoryPlace, cursor)
     same_moment = as_of is None or resolve_as_of(deps, ledger_id, as_of).position == place.as_of
     if place.stream_ref != ref or not same_moment or occurred_as_of not in (None, place.occurred):
         raise other_question()
@@ -92,12 +93,17 @@ def _collect(
     """The next values, and how many events the page is done with; None: with all."""
     history = FieldHistory(fold, pointer, start)
     values: list[FieldValue] = []
-    done = 0
+    done, used = 0, 0
     for number, event in enumerate(events):
         value = history.add(event)
-        if value is not None and len(values) == limit:
-            # The one too many is how we know that there are more.
-            return values, done
+        if value is not None:
+            if len(values) == limit:
+                # The one too many is how we know that there are more.
+                return values, done
+            size = json_size(value.value)
+            if values and used + size > PAGE_BYTES:
+                return values, done
+            used += size
         if number >= EVENTS_OF_A_PAGE:
             return values, number
         if value is not None:
@@ -114,7 +120,7 @@ def _recorded(
     if done:
         last = deps.store.stream_events(ledger_id, [StreamRange(ref, done, done)], place.as_of)
         if not last:
-            raise InvalidError("the cursor is not valid", [Fault("/cursor", "is not of this stream")])
+            raise invalid_cursor()
         start = fold_stream(deps, ledger_id, ref, last[0].position, fold)
 
     def events() -> Iterator[OpenedEvent]:

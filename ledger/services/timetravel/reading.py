@@ -29,9 +29,9 @@ def read_onward(
     """
     newest = deps.store.versions(ledger_id, behind)
     left = {ref: version for ref, version in sorted(behind.items()) if newest.get(ref, 0) > version}
-    most = PIECE_EVENTS
-    # What lies behind a snapshot is at most so many, and of what lies behind the moment not more should be read.
-    most_of_one = EVERY
+    # Nobody knows yet how large they are; and what lies behind a snapshot is at most so many, and of what lies behind
+    # the moment not more should be read.
+    most = most_of_one = EVERY
     while left:
         ranges = _next_ranges(left, newest, most, most_of_one)
         rows = deps.store.stream_events(ledger_id, ranges, position)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from ledger.domain.cursors import other_question
 from ledger.domain.fold import MERGE_PATCH, Fold, Folded
 from ledger.domain.pages import StatesPlace, decode_page, encode_page
 from ledger.domain.query import DEFAULT_LIMIT, AsOf, EventQuery, Moment, NameOrRef
@@ -14,7 +15,7 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.moments import resolve_as_of
 from ledger.services.read import pin_query
 from ledger.services.timetravel.folding import fold_occurred, fold_recorded
-from ledger.services.timetravel.paging import other_question, pinned_moment
+from ledger.services.timetravel.paging import fill_page, json_size, pinned_moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,26 @@ def stream_states(
     """The state of every stream of a category, or of every stream with an event whose main subject is ``subject``.
 
     A stream that had not begun at ``as_of`` is left out, and with ``occurred_as_of`` one of which nothing had occurred
-    by then; so a page can be shorter than ``limit``, or empty, and not be the last. With a cursor the question is what
-    the cursor pins; one beside it must be the same. Costs a few statements and looks at the vault for a whole page, as
-    long as its streams have not many events behind their snapshots. Raises ``InvalidError``.
+    by then; and a page of large states ends with ``PAGE_BYTES``. So one can be shorter than ``limit``, or empty, and
+    not be the last. With a cursor the question is what the cursor pins; one beside it must be the same. Costs a few
+    statements and looks at the vault for dozens of streams, as long as they have not many events behind their
+    snapshots. Raises ``InvalidError``.
     """
     place = _pin(deps, ledger_id, category, subject, as_of, occurred_as_of, cursor)
     if place is None:
         return StatesPage(resolve_as_of(deps, ledger_id, as_of), [], None)
     moment = pinned_moment(deps, ledger_id, place.as_of)
     found = _streams(deps, ledger_id, place, limit + 1)
-    refs = found[:limit]
-    if place.occurred is None:
-        folded = fold_recorded(deps, ledger_id, refs, place.as_of, fold)
-    else:
-        folded = fold_occurred(deps, ledger_id, refs, place.as_of, place.occurred, fold)
-    states = [(ref, folded[ref]) for ref in refs if folded[ref].stream_version]
-    following = encode_page(replace(place, after_ref=refs[-1])) if len(found) > limit else None
+
+    def fold_some(refs: Sequence[bytes]) -> Mapping[bytes, Folded]:
+        if place.occurred is None:
+            return fold_recorded(deps, ledger_id, refs, place.as_of, fold)
+        return fold_occurred(deps, ledger_id, refs, place.as_of, place.occurred, fold)
+
+    folded = fill_page(found[:limit], fold_some, lambda state: json_size(state.state))
+    states = [(ref, state) for ref, state in folded.items() if state.stream_version]
+    more = len(folded) < len(found)
+    following = encode_page(ledger_id, replace(place, after_ref=list(folded)[-1])) if more else None
     return StatesPage(moment, states, following)
 
 
@@ -76,7 +81,7 @@ def _pin(
     if not asks and cursor is None:
         raise InvalidError("which streams?", [Fault("/category", "is required, or 'subject', or a cursor")])
     if cursor is not None:
-        place = decode_page(StatesPlace, cursor)
+        place = decode_page(ledger_id, StatesPlace, cursor)
         if not asks and as_of is None and occurred_as_of is None:
             return place
         asked = _asked(deps, ledger_id, category, subject, occurred_as_of, place.as_of)

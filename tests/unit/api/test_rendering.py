@@ -22,7 +22,7 @@ from api.rendering import (
 from api.schemas import answers, timetravel
 from api.timetravel_rendering import render_diff, render_history, render_state, render_states
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
-from ledger.domain.difference import AttributedChange, Change
+from ledger.domain.difference import AttributedChange, Change, cause_of
 from ledger.domain.events import Appended, Envelope, Head, OpenedEvent, OpenedPart, RecordedEvent, Redaction
 from ledger.domain.fold import Folded
 from ledger.domain.history import FieldValue
@@ -89,12 +89,12 @@ def test_the_answers_of_time_travel_have_what_the_document_promises() -> None:
     """An event that nobody acted in has no actor, and one whose actor is hidden has the ref alone."""
     moment, folded = Moment(9, 1), Folded(2, state={"a": 1}, hidden=(HiddenParts(ERASED, 2, (3, 9)),))
     changes = [
-        AttributedChange(Change(("a~", "b/c"), "add", None, 1), event(None)),
+        AttributedChange(Change(("a~", "b/c"), "add", None, 1), cause_of(event(None))),
         AttributedChange(
-            Change(("d",), "remove", 1, None), event(OpenedPart(None, REF, "actor", None, readable=False))
+            Change(("d",), "remove", 1, None), cause_of(event(OpenedPart(None, REF, "actor", None, readable=False)))
         ),
     ]
-    values = [FieldValue(1, False, (ERASED,), event(None))]
+    values = [FieldValue(1, False, (ERASED,), cause_of(event(None)))]
 
     states = render_states(StatesPage(moment, [(REF, folded)], "next"))
     diff = render_diff(DiffPage(moment, moment, [StreamDiff(REF, Folded(), folded, changes)], None))

@@ -23,12 +23,13 @@ from ledger.domain.query import (
 )
 from ledger.errors import InvalidError
 
+LEDGER = UUID("0193a5e0-7c00-7000-8000-000000000001")
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 REFS = st.none() | st.binary(min_size=16, max_size=16)
 WORDS = st.text("abcXYZ019_.", min_size=1, max_size=128)
 QUERIES = st.builds(
     PinnedQuery,
-    as_of=st.integers(-1, 2**63 - 1),
+    as_of=st.integers(0, 2**63 - 1),
     order_by=st.sampled_from(["recorded", "occurred"]),
     order=st.sampled_from(["asc", "desc"]),
     nothing=st.booleans(),
@@ -49,12 +50,13 @@ QUERIES = st.builds(
 )
 
 
-@given(QUERIES, st.integers(0, 2**63 - 1), NUMBERS)
-def test_cursors_round_trip(query: PinnedQuery, position: int, occurred_at: int) -> None:
+@given(QUERIES, st.data(), NUMBERS)
+def test_cursors_round_trip(query: PinnedQuery, data: st.DataObject, occurred_at: int) -> None:
     """Every query and place comes back as it was, from text that is safe in a URL."""
+    position = data.draw(st.integers(0, query.as_of))
     place = Place(position, occurred_at if query.order_by == "occurred" else None)
-    cursor = encode_cursor(query, place)
-    assert decode_cursor(cursor) == (query, place)
+    cursor = encode_cursor(LEDGER, query, place)
+    assert decode_cursor(LEDGER, cursor) == (query, place)
     assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -64,7 +66,12 @@ def forged(
     """What a client could put together that knows how cursors are made."""
     # In the order in which the fields are declared, as cursors have them.
     fields = {"order_by": "recorded", "order": "asc", "as_of": 9, **(members or {})}
-    return text_cursor(json.dumps([version, fields, position, occurred_at], separators=(",", ":")))
+    document = [version, LEDGER.hex, "events", fields, position, occurred_at]
+    return text_cursor(json.dumps(document, separators=(",", ":")))
+
+
+TEXT = f'[1,"{LEDGER.hex}","events",{{"order_by":"recorded","order":"asc","as_of":9}},3,null]'
+"""A cursor's text."""
 
 
 def text_cursor(text: str) -> str:
@@ -74,7 +81,15 @@ def text_cursor(text: str) -> str:
 
 def test_the_forger_of_these_tests_can_forge() -> None:
     """With nothing wrong in it, a forged cursor is a cursor."""
-    assert decode_cursor(forged()) == (PinnedQuery(as_of=9), Place(3))
+    assert decode_cursor(LEDGER, forged()) == (PinnedQuery(as_of=9), Place(3))
+    assert text_cursor(TEXT) == forged()
+
+
+def test_a_cursor_is_of_one_ledger() -> None:
+    """Anywhere else its positions are those of other events, and what lies before them would be left out unseen."""
+    with pytest.raises(InvalidError) as caught:
+        decode_cursor(UUID(int=LEDGER.int ^ 1), forged())
+    assert [fault.pointer for fault in caught.value.faults] == ["/cursor"]
 
 
 @pytest.mark.parametrize(
@@ -137,24 +152,32 @@ def test_the_forger_of_these_tests_can_forge() -> None:
         forged({"recorded_by": "{" + "0" * 32 + "}"}),
         forged({"limit": 5}),
         forged({"__class__": "x"}),
-        text_cursor("[1,{},3,null]"),
-        text_cursor("[1,[],3,null]"),
-        text_cursor("[1,null,3,null]"),
-        text_cursor("[1,{},3]"),
+        forged(position=10),
+        forged(position=-1),
+        forged({"as_of": -1}, position=-1),
+        text_cursor(TEXT.replace("events", "StatesPlace")),
+        text_cursor(TEXT.replace(LEDGER.hex, LEDGER.hex.upper())),
+        text_cursor(TEXT.replace(f'"{LEDGER.hex}"', "null")),
+        text_cursor(TEXT.replace(f'"{LEDGER.hex}",', "")),
+        text_cursor(TEXT.replace(",null]", "]")),
+        text_cursor(TEXT.replace(",null]", ",null,null]")),
+        text_cursor(TEXT.replace('{"order_by":"recorded","order":"asc","as_of":9}', "{}")),
+        text_cursor(TEXT.replace('{"order_by":"recorded","order":"asc","as_of":9}', "[]")),
+        text_cursor(TEXT.replace('{"order_by":"recorded","order":"asc","as_of":9}', "null")),
+        text_cursor(TEXT.replace('"as_of":9', '"as_of":9,"as_of":9')),
+        text_cursor(TEXT.replace(",3,", ",NaN,")),
+        text_cursor(TEXT.replace("[1,", "[1, ")),
+        text_cursor(TEXT.replace('"order_by":"recorded","order":"asc"', '"order":"asc","order_by":"recorded"')),
         text_cursor("{}"),
         text_cursor("1"),
         text_cursor("null"),
         text_cursor("[" * 100_000),
-        text_cursor('[1,{"as_of":9,"as_of":9,"order_by":"recorded","order":"asc"},3,null]'),
-        text_cursor('[1,{"as_of":9,"order_by":"recorded","order":"asc"},NaN,null]'),
-        text_cursor('[1, {"as_of":9,"order_by":"recorded","order":"asc"},3,null]'),
-        text_cursor('[1,{"order":"asc","order_by":"recorded","as_of":9},3,null]'),
     ],
 )
 def test_what_no_answer_gave_is_no_cursor(cursor: str) -> None:
     """A cursor that was cut, altered or put together by hand is a 422 of the caller, wherever it is wrong."""
     with pytest.raises(InvalidError) as caught:
-        decode_cursor(cursor)
+        decode_cursor(LEDGER, cursor)
     assert [fault.pointer for fault in caught.value.faults] == ["/cursor"]
 
 
@@ -171,17 +194,17 @@ def test_any_forgery_is_refused_or_is_what_would_have_been_given(members: Any, p
     """No forged cursor ends in anything but a refusal, or a query that gives the same cursor again."""
     cursor = forged(members, position=position, occurred_at=occurred_at)
     try:
-        query, place = decode_cursor(cursor)
+        query, place = decode_cursor(LEDGER, cursor)
     except InvalidError:
         return
-    assert encode_cursor(query, place) == cursor
+    assert encode_cursor(LEDGER, query, place) == cursor
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_refused(text: str) -> None:
     """Text that nobody made into a cursor is refused, never a crash."""
     with pytest.raises(InvalidError):
-        decode_cursor(text)
+        decode_cursor(LEDGER, text)
 
 
 def test_a_filter_is_as_narrow_as_the_query_and_its_moment() -> None:
