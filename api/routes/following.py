@@ -20,11 +20,10 @@ from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers, requests
 from api.sse import EVENT_STREAM, event_stream
 from ledger.domain.access import AccessRole, LedgerInfo
-from ledger.domain.intake import LARGEST_VERSION
 from ledger.domain.query import EventQuery
 from ledger.errors import Fault, InvalidError
 from ledger.services.dependencies import Dependencies
-from ledger.services.following.follow import follow_pages
+from ledger.services.following.follow import check_after, follow_pages
 from ledger.services.read import Page, query_events
 
 blueprint = Endpoints("Following", __name__, description="What is recorded, as it is recorded.")
@@ -62,6 +61,7 @@ def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
         )
         return json_response(render_page(page))
     asked = feed_of(parameters)
+    check_after(deps, ledger.ledger_id, asked.after_position)
 
     def ask(question: EventQuery, limit: int = parameters["limit"]) -> Page:
         return query_events(deps, ledger.ledger_id, question, cursor=None, limit=limit, as_recorded=as_recorded)
@@ -110,7 +110,7 @@ def _streamed(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
             raise InvalidError("a stream of events has no pages and no end", [Fault(f"/{name}", message)])
     last_event_id = request.headers.get("Last-Event-ID")
     if last_event_id:
-        parameters = {**parameters, "after": _position(last_event_id)}
+        parameters = {**parameters, "after": _position(ledger, last_event_id)}
     turns = waiters()
     if not turns.acquire(blocking=False):
         raise SlowDownError("as many clients follow this process as may; come again, or ask for pages")
@@ -128,9 +128,10 @@ def _streamed(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
     return response
 
 
-def _position(last_event_id: str) -> int:
+def _position(ledger: LedgerInfo, last_event_id: str) -> int:
     digits = last_event_id if len(last_event_id) <= 20 and last_event_id.isascii() else ""
-    if not digits.isdecimal() or int(digits) > LARGEST_VERSION:
+    # A position that is not there yet is of another ledger, or of one that was restored from an old backup since.
+    if not digits.isdecimal() or int(digits) >= open_service().deps.store.head(ledger.ledger_id).size:
         fault = Fault("", "the header Last-Event-ID must be the id of a message of this stream: a position")
         raise InvalidError("the header Last-Event-ID is not valid", [fault])
     return int(digits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from ledger.domain.events import OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
+from ledger.errors import InvalidError
 from ledger.services.following.follow import FollowedPage, follow, follow_pages, run_handler
 from tests.support.ledgers import Ledger, a_fact, a_visit, reasons
 
@@ -54,6 +55,37 @@ def test_a_follower_goes_on_behind_a_position(ledger: Ledger) -> None:
     assert [next(events).recorded.position for _ in range(2)] == [3, 4]
     ledger.append(a_fact())
     assert next(events).recorded.position == 5
+
+
+def test_nobody_follows_from_a_position_that_is_not_there_yet(ledger: Ledger) -> None:
+    """It is of another ledger, or of this one before it was restored: what comes up to it would be left out unseen."""
+    deps, ledger_id = ledger.deps, ledger.ledger_id
+
+    def begin(after: int) -> list[Callable[[], object]]:
+        return [
+            lambda: follow(deps, ledger_id, after=after),
+            lambda: run_handler(deps, ledger_id, lambda _: None, after=after, stop=lambda: True),
+            lambda: follow_pages(deps, ledger_id, EventQuery(after_position=after)),
+        ]
+
+    for size in (0, 1, 2):
+        assert ledger.size() == size
+        for ask in begin(size - 1):
+            ask()
+        for ask in [*begin(size), *begin(2**62)]:
+            with pytest.raises(InvalidError) as refused:
+                ask()
+            assert [fault.pointer for fault in refused.value.faults] == ["/after"]
+        ledger.append(a_fact())
+
+
+def test_the_newest_event_is_a_place_to_go_on_from(ledger: Ledger) -> None:
+    """However many come while somebody begins there."""
+    for _ in range(5):
+        newest = ledger.append_one(a_fact()).position
+        events = follow(ledger.deps, ledger.ledger_id, after=newest)
+        following = ledger.append_one(a_fact()).position
+        assert next(events).recorded.position == following
 
 
 @pytest.mark.parametrize(

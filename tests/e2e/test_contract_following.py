@@ -163,6 +163,9 @@ def test_who_is_erased_is_redacted_in_what_comes_after(tenant: Tenant) -> None:
         ("", {"Last-Event-ID": "9" * 30}, ""),
         ("", {"Last-Event-ID": str(2**63)}, ""),
         ("?after=x", {}, "/after"),
+        ("?after=1", {}, "/after"),
+        ("", {"Last-Event-ID": "1"}, ""),
+        ("?after=0", {"Last-Event-ID": "7"}, ""),
     ],
 )
 def test_what_a_stream_cannot_do_is_said(
@@ -176,6 +179,18 @@ def test_what_a_stream_cannot_do_is_said(
 
     assert (answer.status, answer.code) == (422, "invalid")
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_a_feed_does_not_begin_behind_what_is_not_there_yet(embedded_tenant: Tenant) -> None:
+    """Its page would be empty, for ever or until events have been left out; with or without waiting."""
+    tenant = embedded_tenant
+    beginning = tenant.client.get(f"{tenant.path}/events?after=-1")
+    note(tenant)
+    refused = [tenant.client.get(f"{tenant.path}/events?after={after}") for after in ("1", "50", "1&wait=5")]
+    newest = tenant.client.get(f"{tenant.path}/events?after=0")
+
+    assert [(answer.status, answer.json()["events"]) for answer in (beginning, newest)] == [(200, [])] * 2
+    assert [(answer.status, answer.json()["errors"][0]["pointer"]) for answer in refused] == [(422, "/after")] * 3
 
 
 def test_a_stream_ends_when_its_key_is_revoked_or_expires(embedded_tenant: Tenant) -> None:

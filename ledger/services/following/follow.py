@@ -13,6 +13,7 @@ from uuid import UUID
 
 from ledger.domain.events import OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef, PinnedQuery
+from ledger.errors import Fault, InvalidError
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import open_current, open_recorded
 from ledger.services.following.scanning import WINDOW, scan
@@ -50,12 +51,12 @@ def follow(
 ) -> Iterator[OpenedEvent]:
     """Every event behind ``after`` that matches, in order and for ever, in the newest shape of its type.
 
-    Ends soon after ``stop`` says so. To go on later, keep the position of the last event. Raises what a dependency
-    raises: then follow again from there.
+    Ends soon after ``stop`` says so. To go on later, keep the position of the last event. Raises ``InvalidError`` at
+    once for an ``after`` that does not exist yet; later what a dependency raises: then follow again from there.
     """
     query = EventQuery(after_position=after, category=category, types=tuple(types), stream=stream)
-    for page in follow_pages(deps, ledger_id, query, stop=stop):
-        yield from page.events
+    pages = follow_pages(deps, ledger_id, query, stop=stop)
+    return (event for page in pages for event in page.events)
 
 
 def run_handler(
@@ -70,7 +71,7 @@ def run_handler(
     stop: Callable[[], bool] = never,
 ) -> int:
     """Hand every event behind ``after`` that matches to a handler, until ``stop`` says so; gives the position of the
-    last one (``after`` when there was none).
+    last one (``after`` when there was none). Raises ``InvalidError`` for an ``after`` that does not exist yet.
 
     Keeps no place: who wants to go on after a restart keeps the position, or uses a durable subscription. What the
     handler raises ends it: nothing is skipped.
@@ -98,6 +99,25 @@ def follow_pages(
     The first page comes at once, with events or without; later an empty one whenever nothing came for ``quiet``
     seconds. Events are shown in the newest shape of their types, or ``as_recorded``.
     """
+    check_after(deps, ledger_id, query.after_position)
+    return _pages(deps, ledger_id, query, stop, quiet, as_recorded)
+
+
+def check_after(deps: Dependencies, ledger_id: UUID, after: int) -> None:
+    """Raises ``InvalidError`` for a place to go on from that this ledger has not come to.
+
+    Who has such a place has it from another ledger, or from before this one was restored from an old backup: to wait
+    until the ledger has come there would leave out in silence what is recorded on the way.
+    """
+    size = deps.store.head(ledger_id).size
+    if after >= size:
+        fault = Fault("/after", f"must be below the size of the ledger, {size}")
+        raise InvalidError("nobody can follow from the future", [fault])
+
+
+def _pages(
+    deps: Dependencies, ledger_id: UUID, query: EventQuery, stop: Callable[[], bool], quiet: float, as_recorded: bool
+) -> Iterator[FollowedPage]:
     shown = open_recorded if as_recorded else open_current
     position = query.after_position
     pinned: PinnedQuery | None = None
