@@ -272,13 +272,13 @@ class OpenLedger:
         limit: int = DEFAULT_BATCH,
         lease: float = DEFAULT_LEASE,
     ) -> None:
-        """Hand a subscription's events to a handler, until ``stop`` says so."""
+        """Hand a subscription's events to a handler, until ``stop`` says so. Each call is a consumer of its own."""
         consume(
             self.deps,
             self.ledger_id,
             name,
             handler,
-            consumer=consumer or self.worker,
+            consumer=consumer or self.deps.new_id(),
             stop=stop,
             limit=limit,
             lease=lease,

@@ -76,6 +76,34 @@ def test_a_replay_is_acknowledged_as_a_replay(desk: Desk) -> None:
     assert positions(desk.fetched()) == [4]
 
 
+def test_an_acknowledgement_can_be_repeated(desk: Desk) -> None:
+    """Its answer may have been lost; of a replay, too."""
+    batch = desk.fetched(limit=2)
+    for _ in range(2):
+        desk.acknowledge(batch)
+    desk.fail_for_good(2)
+    desk.replay()
+    replayed = desk.fetched()
+    assert replayed.replay
+    for _ in range(2):
+        desk.acknowledge(replayed)
+
+
+def test_what_was_replayed_is_not_delivered_again(ledger: Ledger) -> None:
+    """Messages were put aside behind a batch whose consumer died: they wait until the cursor has come to them."""
+    desk = subscribe_to(ledger, partitions=1, max_tries=1)
+    ledger.append(a_fact("b-1"))
+    desk.fail(desk.fetched(), 0)
+    ledger.append(a_fact("a-1"), a_fact("b-1"), a_fact("b-1"))
+    assert positions(desk.fetched()) == [1]
+    assert [position for position, *_ in desk.parked()] == [0, 2, 3]
+    desk.later(2 * MINUTE)
+    desk.replay()
+    desk.consume(consumer=B)
+    assert desk.handled == [0, 1, 2, 3]
+    assert desk.parked() == []
+
+
 def test_a_consumer_that_keeps_its_lease_looks_on_behind_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not for it is passed over under its own lease: it neither waits for that to end nor spins."""
     monkeypatch.setattr(delivery, "WINDOW", 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from ledger.domain.events import OpenedEvent
@@ -12,7 +14,7 @@ from ledger.services.evolution.copying import Transform
 from ledger.services.projecting.shipped import ACTIVITY, CURRENT_STATE
 from ledger.services.timetravel.diff import Moments
 from tests.support.accounts import ACCOUNT, TRANSFER, Deposit, Open, Transfer
-from tests.support.ledgers import WRITER, Ledger, a_visit
+from tests.support.ledgers import WRITER, Ledger, a_fact, a_visit
 
 
 @pytest.fixture
@@ -100,3 +102,20 @@ def test_who_is_erased_is_erased_everywhere(opened: OpenLedger) -> None:
     state = opened.state(opened.query().events[0].recorded.envelope.stream_ref).state
     assert (state.state, state.complete) == ({}, False)
     assert opened.verify().findings == ()
+
+
+def test_each_call_of_consume_is_a_consumer_of_its_own(ledger: Ledger) -> None:
+    """So two threads of one process take turns at a partition, too."""
+    opened = OpenLedger(ledger.deps, ledger.ledger_id, WRITER)
+    opened.subscribe("mailer", partitions=1)
+    ledger.append(a_fact(), a_fact())
+    seen: list[int] = []
+
+    def handle(event: OpenedEvent) -> None:
+        seen.append(event.recorded.position)
+        # Whoever asks meanwhile, through the same door, gets nothing.
+        looks = itertools.count()
+        opened.consume("mailer", lambda other: seen.append(-1), stop=lambda: next(looks) > 1)
+
+    opened.consume("mailer", handle, stop=lambda: len(seen) >= 2)
+    assert seen == [0, 1]

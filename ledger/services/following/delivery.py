@@ -118,6 +118,9 @@ def acknowledge(
     until = now + int(lease * _SECOND)
     if replay:
         subscription = find_subscription(deps, ledger_id, name)
+        if position <= cursor.replay_to and not _parked_at(deps, ledger_id, name, position):
+            # The same was said before.
+            return
         message = _replayed(deps, ledger_id, subscription, cursor, position)
         deps.derived.subscriptions.unpark(
             ledger_id, cursor.key, consumer, cursor.position, (message.stream_ref, position), now, until
@@ -219,8 +222,9 @@ class _Turn:
         passed: list[tuple[int, int, int]] = []
         batch = None
         for cursor in sorted(free, key=lambda cursor: (cursor.key.number not in to_replay, cursor.position)):
-            if cursor.key.number in to_replay:
-                batch = self._replay(cursor)
+            messages = self._next_replay(cursor) if cursor.key.number in to_replay else ()
+            if messages:
+                batch = self._replay(cursor, messages)
             elif cursor.position < self._size - 1:
                 step = self._scan(cursor)
                 if not step.rows:
@@ -274,13 +278,12 @@ class _Turn:
                 return None
         return self._opened(taken, ready, step.end, replay=False)
 
-    def _replay(self, cursor: Cursor) -> Batch | None:
+    def _replay(self, cursor: Cursor, messages: Sequence[ParkedEvent]) -> Batch | None:
         """Lease a partition with parked messages of one stream that wait for replay."""
-        messages = self._next_replay(cursor)
-        taken = self._lease_of(cursor, replay_to=messages[-1].position if messages else -1)
+        taken = self._lease_of(cursor, replay_to=messages[-1].position)
         if taken is None:
             return None
-        if not messages or self._next_replay(cursor) != messages:
+        if self._next_replay(cursor) != messages:
             # Another consumer was faster.
             self._give_back(taken)
             self.moved = True
@@ -295,7 +298,9 @@ class _Turn:
     def _next_replay(self, cursor: Cursor) -> Sequence[ParkedEvent]:
         share = _share(self._subscription, cursor.key.number) or _ALL
         limit = min(self._limit, REPLAY_BATCH)
-        return self._deps.derived.subscriptions.next_replay(self._ledger_id, self._subscription.name, share, limit)
+        messages = self._deps.derived.subscriptions.next_replay(self._ledger_id, self._subscription.name, share, limit)
+        # What was put aside behind the cursor would be delivered again when the cursor comes to it.
+        return [message for message in messages if message.position <= cursor.position]
 
     def _lease_of(self, cursor: Cursor, **until: int) -> Cursor | None:
         """Lease a partition up to a position, if it stands where it stood, and still belongs to the same
@@ -370,9 +375,13 @@ def _replayed(
     deps: Dependencies, ledger_id: UUID, subscription: Subscription, cursor: Cursor, position: int
 ) -> ParkedEvent:
     """The parked message at a position, if it can have been delivered as a replay of this partition."""
-    parked = deps.derived.subscriptions.parked(ledger_id, subscription.name, position - 1, 1)
-    for message in parked if position <= cursor.replay_to else ():
+    for message in _parked_at(deps, ledger_id, subscription.name, position) if position <= cursor.replay_to else ():
         mine = partition_of(message.stream_ref, subscription.partitions) == cursor.key.number
-        if message.position == position and message.replay and mine:
+        if message.replay and mine:
             return message
     raise InvalidError("no such message is being replayed", [Fault("/position", "must be of an event of the lease")])
+
+
+def _parked_at(deps: Dependencies, ledger_id: UUID, name: str, position: int) -> list[ParkedEvent]:
+    found = deps.derived.subscriptions.parked(ledger_id, name, position - 1, 1)
+    return [message for message in found if message.position == position]
