@@ -22,6 +22,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
+from ledger.domain.cursors import invalid_cursor
 from ledger.domain.encoding import leaf_of
 from ledger.domain.erasure import ErasureEvidence, ErasureState, erasure_state, next_step
 from ledger.domain.events import Envelope, JsonObject, RecordedEvent, Role
@@ -157,7 +158,10 @@ def get_erasure(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Erasur
 def list_erasures(
     deps: Dependencies, ledger_id: UUID, *, reference: str | None, done: bool | None, after: UUID | None, limit: int
 ) -> Sequence[Erasure]:
-    """Erasures, oldest first."""
+    """Erasures, oldest first, behind the one with the id ``after``. Raises ``InvalidError`` when this ledger has none
+    of that id: behind another ledger's the list would leave some out."""
+    if after is not None and deps.vault.erasure(ledger_id, after) is None:
+        raise invalid_cursor()
     entries = deps.vault.erasures(ledger_id, reference=reference, done=done, after=after, limit=limit)
     return [_with_usage(deps, entry) for entry in entries]
 

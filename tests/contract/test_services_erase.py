@@ -25,7 +25,7 @@ from ledger.domain.merkle import hash_leaf, root_of
 from ledger.domain.names import SUBJECT_ERASED
 from ledger.domain.query import EventQuery
 from ledger.domain.times import format_time
-from ledger.errors import IntegrityError, NotFoundError, StoreUnavailableError, SubjectErasedError
+from ledger.errors import IntegrityError, InvalidError, NotFoundError, StoreUnavailableError, SubjectErasedError
 from ledger.services.erase import (
     RECEIPT_DOMAIN,
     Receipt,
@@ -191,6 +191,8 @@ def test_erasures_can_be_found_again(ledger: Ledger) -> None:
             call(other.deps, other.ledger_id, made[0].entry.erasure_id)
         with pytest.raises(NotFoundError):
             call(deps, ledger_id, UUID(int=5))
+    with pytest.raises(InvalidError):
+        list_erasures(other.deps, other.ledger_id, reference=None, done=None, after=made[0].entry.erasure_id, limit=10)
 
 
 # The event and the receipt
