@@ -91,7 +91,7 @@ class ParkedPlace:
 
 
 PagePlace = StatesPlace | DiffPlace | HistoryPlace | DocumentsPlace | ParkedPlace
-P = TypeVar("P", StatesPlace, DiffPlace, HistoryPlace, DocumentsPlace, ParkedPlace)
+P = TypeVar("P", bound=PagePlace)
 
 _REF_BYTES: Final = 16
 _TEXTS: Final = frozenset({"category", "read_model", "bucket", "subscription"})

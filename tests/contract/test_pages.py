@@ -10,6 +10,7 @@ import pytest
 
 from ledger.domain.pages import DiffPlace, encode_page
 from ledger.domain.query import EventQuery
+from ledger.domain.snapshot import EVERY
 from ledger.errors import InvalidError
 from ledger.services.following.subscriptions import list_parked
 from ledger.services.projecting.read_models import list_documents
@@ -20,6 +21,7 @@ from ledger.services.timetravel import paging
 from ledger.services.timetravel.diff import DiffPage, Moments, diff_category, diff_stream
 from ledger.services.timetravel.history import HistoryPage, field_history
 from ledger.services.timetravel.paging import PAGE_BYTES, json_size
+from ledger.services.timetravel.reading import read_onward
 from ledger.services.timetravel.states import StatesPage, stream_states
 from tests.support.desk import subscribe_to
 from tests.support.ledgers import Backend, Ledger, a_fact, who
@@ -138,6 +140,16 @@ def test_one_stream_is_a_page_however_large(ledger: Ledger, monkeypatch: pytest.
     page = diff_stream(ledger.deps, ledger.ledger_id, who("ward-1"), Moments(old_as_of=at(0)))
 
     assert ([stream.new.state for stream in page.streams], page.next) == ([{"a": 1, "b": 1}], None)
+
+
+def test_the_first_piece_of_many_streams_is_no_larger_than_that_of_one(ledger: Ledger) -> None:
+    """Nobody knows yet how large their events are; the next ones go by the size of those before."""
+    ledger.append(*[a_fact(f"ward-{number % 5}") for number in range(3 * EVERY)])
+    behind = dict.fromkeys(streams(ledger, "ward"), 0)
+
+    pieces = [len(rows) for rows in read_onward(ledger.deps, ledger.ledger_id, behind, ledger.size())]
+
+    assert pieces == [EVERY, 2 * EVERY]
 
 
 # Whose cursor it is

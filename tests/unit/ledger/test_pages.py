@@ -50,6 +50,9 @@ PLACES = st.one_of(
 )
 
 
+KINDS: tuple[type[PagePlace], ...] = (StatesPlace, DiffPlace, HistoryPlace, DocumentsPlace, ParkedPlace)
+
+
 @given(PLACES)
 def test_a_cursor_comes_back_as_it_was_given(place: PagePlace) -> None:
     """In letters that need no escaping; to its own ledger and its own kind of answer alone."""
@@ -59,7 +62,7 @@ def test_a_cursor_comes_back_as_it_was_given(place: PagePlace) -> None:
     assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
     with pytest.raises(InvalidError):
         decode_page(UUID(int=LEDGER.int ^ 1), type(place), cursor)
-    for kind in (StatesPlace, DiffPlace, HistoryPlace, DocumentsPlace, ParkedPlace):
+    for kind in KINDS:
         if not isinstance(place, kind):
             with pytest.raises(InvalidError):
                 decode_page(LEDGER, kind, cursor)
