@@ -266,9 +266,9 @@ def test_a_replay_can_be_acknowledged_piece_by_piece(desk: Desk) -> None:
     assert [position for position, *_ in desk.parked()] == [2]
     for position in (0, 1, 3):
         with pytest.raises(InvalidError):
-            desk.acknowledge(batch, position=position)
-        with pytest.raises(InvalidError):
             desk.fail(batch, position)
+    with pytest.raises(InvalidError):
+        desk.acknowledge(batch, position=3)
     desk.acknowledge(batch)
     assert desk.parked() == []
 

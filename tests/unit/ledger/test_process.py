@@ -127,9 +127,7 @@ def test_an_end_closes_the_stream() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "changes", [{"name": ""}, {"name": "x" * 121}, {"name": "a b"}, {"aggregates": (TILL, TILL)}]
-)
+@pytest.mark.parametrize("changes", [{"name": ""}, {"name": "x" * 121}, {"name": "a b"}, {"aggregates": (TILL, TILL)}])
 def test_a_manager_that_is_put_together_wrong_says_so_at_once(changes: dict[str, Any]) -> None:
     """Misuse is an error at the door."""
     with pytest.raises(ValueError, match="name"):
