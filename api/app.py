@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from threading import BoundedSemaphore
 from typing import Any, Final
 
 from flask import Flask, Response, g, request
 from flask_smorest import Api
 
 from api.bodies import body_of
-from api.context import COUNTERS, EXTENSION, STOPPING, WAITERS, counters, request_id
+from api.context import COUNTERS, EXTENSION, LIMITS, STOPPING, counters, current_visit, request_id
 from api.json_text import json_bytes
 from api.logs import LOGGER
 from api.metrics import Counters
@@ -35,6 +35,7 @@ from api.routes import (
     types,
 )
 from api.schemas import answers, requests
+from api.turns import Limits
 from api.wiring import Service
 from ledger.domain.access import AccessRole
 
@@ -85,9 +86,10 @@ def create_app(
     app.extensions[EXTENSION] = service
     app.extensions[COUNTERS] = counts or Counters()
     app.extensions[STOPPING] = stopping
-    app.extensions[WAITERS] = BoundedSemaphore(max(1, service.settings.threads // 2))
+    app.extensions[LIMITS] = Limits(service.settings.threads)
     app.before_request(_begin)
     app.after_request(_finish)
+    app.teardown_request(_leave)
     register_problems(app)
     api = _api(app)
     for module in _BLUEPRINTS:
@@ -117,15 +119,32 @@ def _api(app: Flask) -> Any:
 def _begin() -> None:
     g.began = time.perf_counter()
     request_id()
+    # That the process lives shows even when it has more to do than it can.
+    if request.path != health.LIVEZ:
+        current_visit().work()
 
 
 def _finish(response: Response) -> Response:
+    visit, body = current_visit(), body_of(request)
+    g.answered = True
+    response.call_on_close(visit.close)
     response.headers["X-Request-Id"] = request_id()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
-    body_of(request).drain(known_client="api_key" in g)
+    if not body.ended:
+        response.headers["Connection"] = "close"
+        # When the answer is on its way: a client that does not go on sending gets it, too.
+        response.call_on_close(partial(body.drain, known_client="api_key" in g))
     _log_request(response)
     return response
+
+
+def _leave(_: BaseException | None) -> None:
+    """The place is for others while the answer is sent."""
+    visit = current_visit()
+    visit.rest()
+    if "answered" not in g:
+        visit.close()
 
 
 def _log_request(response: Response) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from threading import BoundedSemaphore
 from typing import Final
 from uuid import UUID, uuid4
 
 from flask import current_app, g, request
 
 from api.metrics import Counters
+from api.turns import Limits, Visit
 from api.wiring import Service
 
 EXTENSION: Final = "audit-ledger"
 COUNTERS: Final = "audit-ledger-counters"
-WAITERS: Final = "audit-ledger-waiters"
+LIMITS: Final = "audit-ledger-limits"
 STOPPING: Final = "audit-ledger-stopping"
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -36,10 +36,14 @@ def counters() -> Counters:
     return own
 
 
-def waiters() -> BoundedSemaphore:
-    """How many requests of this process may still wait for events to come."""
-    semaphore: BoundedSemaphore = current_app.extensions[WAITERS]
-    return semaphore
+def current_visit() -> Visit:
+    """What the current request has taken of what all requests of this process share."""
+    if "visit" not in g:
+        limits: Limits = current_app.extensions[LIMITS]
+        g.visit = Visit(limits)
+    visit: Visit = g.visit
+    visit.key = g.api_key.key_id if "api_key" in g else None
+    return visit
 
 
 def request_id() -> str:

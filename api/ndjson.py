@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
@@ -13,6 +13,7 @@ from flask import Response
 from api.json_text import NDJSON, json_line
 from api.problems import SERVER_ERROR, kind_of, log_failure, problem_of
 from api.rendering import render_appended, render_event
+from api.turns import Visit
 from ledger.domain.events import OpenedEvent
 from ledger.services.ingest import LineResult
 
@@ -22,18 +23,27 @@ SPOOL_BYTES: Final = 2**20
 _CHUNK: Final = 64 * 1024
 
 
-def stream_events(pages: Iterator[Sequence[OpenedEvent]]) -> Response:
-    """All events of an export, one a line. The first page is read before the status is sent."""
+def stream_events(pages: Iterator[Sequence[OpenedEvent]], visit: Visit) -> Response:
+    """All events of an export, one a line. The first page is read before the status is sent; the others each take a
+    place when it is their time, so that a client that reads slowly has none meanwhile."""
     first = next(pages, ())
-    return Response(_event_lines(chain([first], pages)), mimetype=NDJSON)
+    return Response(_event_lines(chain([first], pages), visit), mimetype=NDJSON)
 
 
-def _event_lines(pages: Iterable[Sequence[OpenedEvent]]) -> Iterator[bytes]:
+def _event_lines(pages: Iterator[Sequence[OpenedEvent]], visit: Visit) -> Iterator[bytes]:
     count = 0
     try:
-        for events in pages:
-            yield b"".join(json_line(render_event(event)) for event in events)
+        while True:
+            with visit.working():
+                events = next(pages, None)
+                text = b"".join(json_line(render_event(event)) for event in events or ())
+            if events is None:
+                break
             count += len(events)
+            del events
+            # In pieces, since the server holds several of them for a client that reads slowly.
+            for start in range(0, len(text), _CHUNK):
+                yield text[start : start + _CHUNK]
     except Exception as error:  # noqa: BLE001 - the status is sent: what is left is to say that this is not the end
         log_failure(error)
         yield json_line({"end": False, "problem": problem_of(error)})

@@ -9,6 +9,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import stat
+import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -22,6 +25,7 @@ from api.config import Settings
 from api.logs import LOGGER, configure_logs
 from api.shared_counts import shared_counts
 from api.starting import StartError, check_dependencies, end_with
+from api.turns import SERVER_THREADS
 from api.wiring import open_service
 from ledger.services.erase import resume_erasures
 
@@ -29,6 +33,9 @@ SHUTDOWN_SECONDS: Final = 30
 """How long requests may go on after a SIGTERM."""
 
 BACKLOG: Final = 1024
+DEAD_SECONDS: Final = 120
+"""After how long a client is given up that does not answer any more, or takes nothing of what it is sent."""
+
 _SERVER_LOGS: Final[dict[str, Any]] = {
     "formatters": {},
     "handlers": {},
@@ -70,8 +77,9 @@ def serve(settings: Settings) -> None:
         http=HTTPModes.http1,
         websockets=False,
         workers=settings.workers,
-        blocking_threads=settings.threads,
-        # Counts connections, idle ones too, and not requests: so it is no bound on work. The threads are.
+        # For requests that are under way; ``settings.threads`` of them are worked on at a time.
+        blocking_threads=SERVER_THREADS,
+        # Counts connections, idle ones too, and not requests: so it is no bound on work.
         backpressure=BACKLOG,
         backlog=BACKLOG,
         respawn_failed_workers=True,
@@ -101,7 +109,44 @@ def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
     from api.metrics import Counters
 
     counts = Counters()
-    return create_app(open_service(settings, counts), stopping=lambda: bool(stopping.value), counts=counts)
+    app = create_app(open_service(settings, counts), stopping=lambda: bool(stopping.value), counts=counts)
+    unmarked = iter([settings.port])
+
+    def mark() -> None:
+        # With the first request: the worker listens by then.
+        for port in unmarked:
+            give_up_dead_clients(port)
+
+    app.before_request(mark)
+    return app
+
+
+def give_up_dead_clients(port: int, seconds: int = DEAD_SECONDS) -> None:
+    """Have the kernel end connections to this port whose other side is gone, or has taken nothing for so long.
+
+    A client that vanishes in the middle says nothing, and would keep its thread. Those who connect later take these
+    options over from the listening socket, which the server does not show: so it is looked for. Only Linux can.
+    """
+    if sys.platform != "linux":
+        return
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            copy = os.dup(int(name))
+            try:
+                if stat.S_ISSOCK(os.fstat(copy).st_mode):
+                    _give_up_dead_client(copy, port, seconds)
+            finally:
+                os.close(copy)
+
+
+def _give_up_dead_client(descriptor: int, port: int, seconds: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as found:
+        address = found.getsockname()
+        if found.family in (socket.AF_INET, socket.AF_INET6) and address[1] == port:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds // 2)
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 10))
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 def _prepare(settings: Settings) -> None:

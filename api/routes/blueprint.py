@@ -13,7 +13,7 @@ from api.schemas.answers import Problem
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-LEDGER_PROBLEMS = (401, 403, 404, 500, 503)
+LEDGER_PROBLEMS = (401, 403, 404, 429, 500, 503)
 """What every endpoint of a ledger can answer."""
 
 

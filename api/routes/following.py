@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
+from uuid import UUID
 
 from flask import Response, current_app, request
 
 from api.asking import feed_asks_something, feed_of
 from api.auth import allowed, current_key
-from api.context import STOPPING, open_service, waiters
+from api.context import STOPPING, current_visit, open_service
 from api.json_text import JSON, json_response
 from api.problems import SlowDownError
 from api.rendering import render_page
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers, requests
 from api.sse import EVENT_STREAM, event_stream
+from api.turns import Visit
 from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.query import EventQuery
-from ledger.errors import Fault, InvalidError
+from ledger.errors import Fault, InvalidError, UnauthenticatedError
 from ledger.services.dependencies import Dependencies
-from ledger.services.following.follow import check_after, follow_pages
+from ledger.services.following.follow import QUIET_SECONDS, FollowedPage, check_after, follow_pages
 from ledger.services.read import Page, query_events
 
 blueprint = Endpoints("Following", __name__, description="What is recorded, as it is recorded.")
@@ -40,7 +41,7 @@ _SLICE_SECONDS: Final = 1.0
 @blueprint.takes(requests.Follow, location="query")
 @blueprint.response(200, answers.Event, content_type=EVENT_STREAM)
 @blueprint.response(200, answers.Page, description="A page; or, with `Accept: text/event-stream`, events without end")
-@blueprint.problems(422, 429, *LEDGER_PROBLEMS)
+@blueprint.problems(422, *LEDGER_PROBLEMS)
 def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
     """Follow the ledger: the events after a position.
 
@@ -76,31 +77,49 @@ def _awaited(
     deps: Dependencies, ledger: LedgerInfo, ask: Callable[..., Page], asked: EventQuery, page: Page, seconds: float
 ) -> Page:
     """Wait until there is a page with events, or the time is up."""
-    deadline = time.monotonic() + seconds
-    stopping: Callable[[], bool] = current_app.extensions[STOPPING]
-    with waiting_turn() as granted:
-        # When too many wait, the others are answered at once: they just ask again.
-        while granted and not stopping() and (left := deadline - time.monotonic()) > 0:
-            seen = page.as_of.position
-            if deps.store.wait_for_growth(ledger.ledger_id, seen + 1, min(left, _SLICE_SECONDS)) <= seen + 1:
-                continue
-            # Up to there nothing matched, so only what is new is looked through.
-            page = ask(replace(asked, after_position=seen), 1)
-            if page.events:
-                return ask(asked)
+    wait = Waiting(deps, ledger, seconds)
+    while (left := wait.left()) > 0:
+        seen = page.as_of.position
+        if wait.for_growth(seen + 1, left) <= seen + 1:
+            continue
+        # Up to there nothing matched, so only what is new is looked through.
+        page = ask(replace(asked, after_position=seen), 1)
+        if page.events:
+            return ask(asked)
     return page
 
 
-@contextmanager
-def waiting_turn() -> Iterator[bool]:
-    """A turn for a request that waits, which takes up a thread; False when as many wait as may."""
-    turns = waiters()
-    granted = turns.acquire(blocking=False)
-    try:
-        yield granted
-    finally:
-        if granted:
-            turns.release()
+class Waiting:
+    """A request that waits, at most so many seconds, for events to come; it has no place meanwhile.
+
+    When too many wait it is patient for a moment and looks once: who just asks again must not come by the thousand.
+    Raises ``SlowDownError`` when there is no thread to spare either.
+    """
+
+    def __init__(self, deps: Dependencies, ledger: LedgerInfo, seconds: float) -> None:
+        self._deps = deps
+        self._ledger_id = ledger.ledger_id
+        self._deadline = time.monotonic() + seconds
+        self._visit = current_visit()
+        self._visit.stay()
+        self._granted = self._visit.try_hold(self._visit.limits.polls)
+        self._stopping: Callable[[], bool] = current_app.extensions[STOPPING]
+
+    def left(self) -> float:
+        """The seconds that are left; 0 when the service is shutting down, too."""
+        return 0.0 if self._stopping() else max(0.0, self._deadline - time.monotonic())
+
+    def for_growth(self, size: int, seconds: float) -> int:
+        """Wait for a while until the ledger is larger than this; gives its size. Raises ``UnauthenticatedError`` when
+        the API key may not read any more: what is recorded now is not for it."""
+        seconds = min(seconds, _SLICE_SECONDS)
+        with self._visit.resting():
+            if not self._granted:
+                time.sleep(seconds)
+                self._deadline = 0.0
+            size = self._deps.store.wait_for_growth(self._ledger_id, size, seconds if self._granted else 0.0)
+        check_key()
+        return size
 
 
 def _streamed(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
@@ -111,21 +130,30 @@ def _streamed(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
     last_event_id = request.headers.get("Last-Event-ID")
     if last_event_id:
         parameters = {**parameters, "after": _position(ledger, last_event_id)}
-    turns = waiters()
-    if not turns.acquire(blocking=False):
+    visit = current_visit()
+    visit.stay()
+    if not visit.try_hold(visit.limits.followers):
         raise SlowDownError("as many clients follow this process as may; come again, or ask for pages")
-    try:
-        stop = _until_stopped()
-        deps, asked, as_recorded = open_service().deps, feed_of(parameters), parameters["as_recorded"]
-        pages = follow_pages(deps, ledger.ledger_id, asked, stop=stop, as_recorded=as_recorded)
-        response = Response(event_stream(pages), mimetype=EVENT_STREAM)
-    except BaseException:
-        turns.release()
-        raise
-    response.call_on_close(turns.release)
+    deps, asked, as_recorded = open_service().deps, feed_of(parameters), parameters["as_recorded"]
+    pages = follow_pages(deps, ledger.ledger_id, asked, stop=_until_stopped(), quiet=0, as_recorded=as_recorded)
+    response = Response(event_stream(_paced(pages, deps, ledger, visit)), mimetype=EVENT_STREAM)
     # Proxies that collect answers before they pass them on are asked not to.
     response.headers["X-Accel-Buffering"] = "no"
     return response
+
+
+def _paced(
+    pages: Iterator[FollowedPage], deps: Dependencies, ledger: LedgerInfo, visit: Visit
+) -> Iterator[FollowedPage]:
+    """The same pages, with a place for each while it is made, and none while nothing comes or the client reads."""
+    while True:
+        with visit.working():
+            page = next(pages, None)
+        if page is None:
+            return
+        yield page
+        if not page.events:
+            deps.store.wait_for_growth(ledger.ledger_id, page.position + 1, QUIET_SECONDS)
 
 
 def _position(ledger: LedgerInfo, last_event_id: str) -> int:
@@ -135,6 +163,17 @@ def _position(ledger: LedgerInfo, last_event_id: str) -> int:
         fault = Fault("", "the header Last-Event-ID must be the id of a message of this stream: a position")
         raise InvalidError("the header Last-Event-ID is not valid", [fault])
     return int(digits)
+
+
+def check_key() -> None:
+    """Raise ``UnauthenticatedError`` when the API key of this request has been revoked, or has expired, meanwhile."""
+    if not _usable(open_service().deps, current_key().key_id):
+        raise UnauthenticatedError("the API key was revoked or has expired")
+
+
+def _usable(deps: Dependencies, key_id: UUID) -> bool:
+    key = deps.store.api_key(key_id)
+    return key is not None and key.usable_at(deps.clock())
 
 
 def _until_stopped() -> Callable[[], bool]:
@@ -150,7 +189,6 @@ def _until_stopped() -> Callable[[], bool]:
         if time.monotonic() - looked_at < RECHECK_SECONDS:
             return False
         looked_at = time.monotonic()
-        key = deps.store.api_key(key_id)
-        return key is None or not key.usable_at(deps.clock())
+        return not _usable(deps, key_id)
 
     return stop

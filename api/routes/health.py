@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from flask import Response
 
@@ -16,10 +17,12 @@ from api.schemas.answers import Health
 from api.wiring import OK
 
 blueprint = Endpoints("Operations", __name__, description="For whoever runs the service. These take no key.")
+LIVEZ: Final = "/livez"
+
 _log = logging.getLogger(LOGGER)
 
 
-@blueprint.route("/livez")
+@blueprint.route(LIVEZ)
 @blueprint.response(200, Health)
 def livez() -> Response:
     """Say that the process answers."""

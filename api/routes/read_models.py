@@ -8,11 +8,10 @@ from flask import Response, current_app
 
 from api.asking import who
 from api.auth import allowed
-from api.context import STOPPING, open_service
+from api.context import STOPPING, current_visit, open_service
 from api.json_text import json_response
 from api.read_model_rendering import render_projections, render_read_model
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
-from api.routes.following import waiting_turn
 from api.schemas import read_models as schemas
 from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.partition import BY_DAY, BY_STREAM, BY_SUBJECT, Partition
@@ -76,10 +75,12 @@ def _check_question(projection: Projection, body: dict[str, Any]) -> None:
 
 
 def _wait(ledger: LedgerInfo, name: str, position: int) -> None:
-    with waiting_turn() as granted:
-        # When too many wait already, the others only look: they just ask again.
-        seconds = WAIT_SECONDS if granted else 0.0
-        stopping = current_app.extensions[STOPPING]
+    visit = current_visit()
+    visit.stay()
+    # When too many wait already, the others only look: they just ask again.
+    seconds = WAIT_SECONDS if visit.try_hold(visit.limits.own_writes) else 0.0
+    stopping = current_app.extensions[STOPPING]
+    with visit.resting():
         wait_for(open_service().deps, ledger.ledger_id, name, position, seconds, stopping=stopping)
 
 

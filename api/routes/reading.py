@@ -8,7 +8,7 @@ from flask import Response, request
 
 from api.asking import asks_something, needed, query_of
 from api.auth import allowed
-from api.context import open_service
+from api.context import current_visit, open_service
 from api.json_text import JSON, NDJSON, json_response
 from api.ndjson import stream_events
 from api.rendering import render_event, render_page, render_stream
@@ -41,7 +41,11 @@ def query(body: dict[str, Any], ledger: LedgerInfo) -> Response:
     if request.accept_mimetypes.best_match([JSON, NDJSON]) == NDJSON:
         if cursor is not None:
             raise InvalidError("a stream has no pages", [Fault("/cursor", "must be null in a stream")])
-        return stream_events(export_events(deps, ledger.ledger_id, query_of(body), as_recorded=body["as_recorded"]))
+        visit = current_visit()
+        visit.stay()
+        visit.hold(visit.limits.downloads)
+        pages = export_events(deps, ledger.ledger_id, query_of(body), as_recorded=body["as_recorded"])
+        return stream_events(pages, visit)
     asked = query_of(body) if cursor is None or asks_something(body) else None
     page = query_events(
         deps, ledger.ledger_id, asked, cursor=cursor, limit=body["limit"], as_recorded=body["as_recorded"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, Final
 
-from flask import Response, current_app
+from flask import Response
 
 from api.auth import allowed, current_key
-from api.context import STOPPING, open_service
+from api.context import open_service
 from api.json_text import json_response
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
-from api.routes.following import waiting_turn
+from api.routes.following import Waiting
 from api.schemas import subscriptions as schemas
 from api.subscription_rendering import render_delivery, render_failure, render_parked, render_subscription
 from ledger.domain.access import AccessRole, LedgerInfo
@@ -104,17 +103,20 @@ def fetch(body: dict[str, Any], ledger: LedgerInfo, name: str) -> Response:
     What is not acknowledged before `until` is delivered to whoever asks next. With `wait` the answer waits for events,
     but may come sooner without: then ask again.
     """
-    with waiting_turn() if body["wait"] else nullcontext(enter_result=False) as granted:
-        batch = delivery.fetch(
-            open_service().deps,
-            ledger.ledger_id,
-            name,
-            body["consumer"],
-            limit=body["limit"],
-            lease=body["lease_seconds"],
-            wait=body["wait"] if granted else 0,
-            stop=current_app.extensions[STOPPING],
+    deps = open_service().deps
+
+    def look() -> delivery.Batch | None:
+        return delivery.fetch(
+            deps, ledger.ledger_id, name, body["consumer"], limit=body["limit"], lease=body["lease_seconds"]
         )
+
+    # The size first: what comes between the two is not waited for.
+    size, batch = deps.store.head(ledger.ledger_id).size, look()
+    if batch is None and body["wait"]:
+        wait = Waiting(deps, ledger, body["wait"])
+        while batch is None and (left := wait.left()) > 0:
+            # Growth or not: leases run out, too.
+            size, batch = wait.for_growth(size, left), look()
     return json_response(render_delivery(batch))
 
 

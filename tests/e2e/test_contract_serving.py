@@ -248,7 +248,7 @@ def test_a_stop_finishes_requests_and_wakes_those_who_wait(own_server: ServedLed
         answers.append(tenant.client.send("POST", f"{tenant.path}/events", upload(), {"Content-Type": NDJSON}))
 
     def wait() -> None:
-        answers.append(tenant.client.get(f"{tenant.path}/events?wait=60&after=1000"))
+        answers.append(tenant.client.get(f"{tenant.path}/events?wait=60&category=patient"))
 
     threads = [threading.Thread(target=send), threading.Thread(target=wait)]
     for thread in threads:

@@ -14,6 +14,8 @@ from werkzeug.wrappers import Request
 
 from api.bodies import RequestBody
 from api.importing import bounded_lines
+from api.problems import SlowDownError
+from api.turns import Limits, Visit
 from ledger.domain.intake import EVENT_BYTES
 from ledger.errors import MalformedError, TooLargeError
 
@@ -34,11 +36,11 @@ class Drip(io.RawIOBase):
         return part
 
 
-def body(source: Drip, headers: Mapping[str, str]) -> RequestBody:
+def body(source: Drip, headers: Mapping[str, str], limits: Limits | None = None) -> RequestBody:
     """The body of a request with this input."""
     environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "wsgi.input": source}
     environ |= {ENVIRONMENT[name]: value for name, value in headers.items()}
-    return RequestBody(Request(environ))  # type: ignore[arg-type]  # the parts that are used are the same
+    return RequestBody(Request(environ), Visit(limits or Limits(2)))  # type: ignore[arg-type]  # the parts that are used are the same
 
 
 ENVIRONMENT = {
@@ -79,6 +81,21 @@ def test_a_body_that_turns_out_too_large_is_not_held() -> None:
 
     refused.drain(known_client=True)
     assert source.given == 1000
+
+
+def test_large_bodies_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are held in memory while they come, and lines; small ones never wait for them."""
+    monkeypatch.setattr("api.turns.PATIENCE_SECONDS", 0.01)
+    limits = Limits(4)
+    first = body(Drip(b"x" * 2**21, 2**16), CHUNKED, limits)
+    assert len(first.read_all(2**22, "large")) == 2**21
+    body(Drip(b"{}\n"), CHUNKED, limits).lines()
+
+    with pytest.raises(SlowDownError):
+        body(Drip(b"x" * 2**21, 2**16), CHUNKED, limits).read_all(2**22, "large")
+    with pytest.raises(SlowDownError):
+        body(Drip(b"{}\n"), CHUNKED, limits).lines()
+    assert body(Drip(b"{}"), CHUNKED, limits).read_all(100, "large") == b"{}"
 
 
 def test_strangers_are_drained_little() -> None:
