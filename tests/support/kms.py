@@ -1,0 +1,105 @@
+"""AWS KMS as moto's server plays it, over HTTP on a port of this machine, with two things that moto leaves out.
+
+KMS refuses to use a key that is disabled or waits for its deletion (DisabledException, KMSInvalidStateException: "Key
+states of AWS KMS keys" in its developer guide), and says IncorrectKeyException of a blob that another key made (API
+reference, Decrypt). moto 5.2 uses every key whatever its state, and says AccessDeniedException.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from moto.core.exceptions import JsonRESTError
+from moto.kms.exceptions import AccessDeniedException
+from moto.kms.models import KmsBackend
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from tests.support.server import free_port
+
+REGION = "eu-central-1"
+SECRET = "made-up-secret-of-the-tests"
+
+
+class KmsServer:
+    """One KMS, empty at first. Use it as a context manager; it keeps its port and its keys while it is stopped."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._server: BaseWSGIServer | None = None
+        self._refusal: str | None = None
+        self._patches = [
+            patch.object(KmsBackend, "encrypt", self._strictly(KmsBackend.encrypt)),
+            patch.object(KmsBackend, "decrypt", self._strictly(KmsBackend.decrypt)),
+        ]
+
+    def __enter__(self) -> KmsServer:
+        for each in self._patches:
+            each.start()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for each in self._patches:
+            each.stop()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Credentials, as AWS clients look for them; and nothing of whoever runs the tests."""
+        return {
+            "AWS_ACCESS_KEY_ID": "AKIAMADEUP",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @property
+    def endpoint(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def url_of(self, name: str) -> str:
+        """The setting for KEKs of this name."""
+        return f"awskms:alias/{name}?region={REGION}&endpoint={self.endpoint}&deletion-days=7"
+
+    def start(self) -> None:
+        """Answer."""
+        application = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", self.port, application, threaded=True)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections; what it knows stays."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    @contextmanager
+    def refusing(self, code: str) -> Iterator[None]:
+        """Answer every use of a key with this error."""
+        self._refusal = code
+        try:
+            yield
+        finally:
+            self._refusal = None
+
+    def _strictly(self, operation: Any) -> Any:
+        def strict(backend: KmsBackend, *arguments: Any, **named: Any) -> Any:
+            if self._refusal is not None:
+                raise JsonRESTError(self._refusal, "User: arn:aws:iam::123456789012:user/anna.smith may not")
+            state = backend.keys[backend.any_id_to_key_id(named["key_id"])].key_state
+            if state != "Enabled":
+                raise JsonRESTError("DisabledException" if state == "Disabled" else "KMSInvalidStateException", state)
+            try:
+                return operation(backend, *arguments, **named)
+            except AccessDeniedException:
+                raise JsonRESTError("IncorrectKeyException", "made by another key") from None
+
+        return strict
