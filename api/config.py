@@ -161,9 +161,9 @@ def _scheme(env: Mapping[str, str], name: str, default: str, others: tuple[str, 
     if scheme in others and rest:
         return value
     if scheme != "file" or not rest:
-        # Not the whole value: other providers' settings carry PINs.
-        supported = " and ".join(("file:PATH", *(f"{other}:…" for other in others)))
-        raise SettingsError(f"{name} has the scheme {scheme!r}; this version supports {supported}")
+        # Nothing of the value: other providers' settings carry PINs.
+        supported = " or ".join(("file:PATH", *(f"{other}:…" for other in others)))
+        raise SettingsError(f"{name} must be {supported}")
     return f"file:{Path(rest).absolute()}"
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from keyvault.errors import ProviderError
 from keyvault.providers.file import FileProvider
-
-SCHEMES: Final = ("file", "pkcs11", "awskms")
 
 
 class KeyProvider(Protocol):
@@ -72,10 +70,8 @@ def provider_from_url(url: str) -> KeyProvider:
         except ModuleNotFoundError as error:
             raise _not_installed(scheme, error) from error
         return AwsKmsProvider.from_url(url)
-    # Not the whole setting: other schemes carry PINs.
-    raise ProviderError(
-        f"the key provider setting has scheme {scheme!r}; supported are file:FOLDER, pkcs11:… and awskms:…"
-    )
+    # Nothing of the setting is repeated: others carry PINs.
+    raise ProviderError("the key provider setting is none that is supported: file:FOLDER, pkcs11:… or awskms:…")
 
 
 def _not_installed(scheme: str, error: ModuleNotFoundError) -> ProviderError:

@@ -40,7 +40,7 @@ class TokenUri:
         if not options["module-path"].startswith("/"):
             raise ProviderError("module-path of the PKCS#11 URI must be an absolute path")
         if ("pin-source" in options) == ("pin-value" in options):
-            raise ProviderError("the PKCS#11 URI needs pin-source=file:/PATH or (worse) pin-value=…, and not both")
+            raise ProviderError("the PKCS#11 URI needs either pin-source=file:/PATH or pin-value=…")
         source = options.get("pin-source")
         return cls(
             module=Path(options["module-path"]),

@@ -63,6 +63,9 @@ def keeper(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     made = make_keeper(request, tmp_path)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
+    if request.param == "pkcs11":
+        # The module reads its configuration when it is initialised, and may be using the last test's still.
+        made.open().epochs()
     return made
 
 

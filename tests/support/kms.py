@@ -16,7 +16,7 @@ from unittest.mock import patch
 from moto.core.exceptions import JsonRESTError
 from moto.kms.exceptions import AccessDeniedException
 from moto.kms.models import KmsBackend
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.support.server import free_port
