@@ -73,8 +73,10 @@ class SoftHsm:
 
     def make_token(self, label: str) -> None:
         """Another token with the same PIN."""
+        command = [str(self._tool), "--module", str(self.module), "--init-token", "--free", "--label", label]
+        command += ["--pin", self.pin, "--so-pin", "0" * 8]
         made = subprocess.run(
-            [str(self._tool), "--init-token", "--free", "--label", label, "--pin", self.pin, "--so-pin", "0" * 8],
+            command,
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
