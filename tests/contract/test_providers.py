@@ -5,49 +5,33 @@ from __future__ import annotations
 import base64
 import logging
 import os
-import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from keyvault.errors import NotAuthenticError, ProviderError, UnknownFormatError
 from keyvault.providers import KeyProvider, provider_from_url
-from tests.support.kms import SECRET, KmsServer
-from tests.support.softhsm import SoftHsm
+from tests.support.keepers import KINDS, Keeper, make_keeper
+from tests.support.kms import KmsServer
 
 DEK = bytes(range(32))
 AAD = b"what the wrap is bound to"
 
 
-@dataclass(frozen=True)
-class Keeper:
-    """Where KEKs are kept: the setting, and hands that reach around the provider."""
-
-    url: str
-    environment: Mapping[str, str]
-    take_away: Callable[[], object]
-    bring_back: Callable[[], object]
-    secrets: tuple[str, ...] = ()
-
-    def open(self) -> KeyProvider:
-        """Another provider over the same KEKs, as another process would have it."""
-        return provider_from_url(self.url)
-
-    def start(self, script: str) -> subprocess.Popen[str]:
-        """Python in a process of its own; ``url`` is there."""
-        prelude = f"from keyvault.providers import provider_from_url\nurl = {self.url!r}\n"
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", prelude + script],
-            env={**os.environ, **self.environment},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+def start(keeper: Keeper, script: str) -> subprocess.Popen[str]:
+    """Python in a process of its own; ``url`` is there."""
+    prelude = f"from keyvault.providers import provider_from_url\nurl = {keeper.url!r}\n"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", prelude + script],
+        env={**os.environ, **keeper.environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,35 +41,22 @@ def kms() -> Iterator[KmsServer]:
         yield server
 
 
-@pytest.fixture(params=["file", "pkcs11", "awskms"])
-def keeper(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
+@pytest.fixture(params=KINDS)
+def keeper(request: pytest.FixtureRequest, kms: KmsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     """An empty keeper of each kind."""
-    made = make_keeper(request, tmp_path)
+    made = make_keeper(request.param, tmp_path, kms)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
-    if request.param == "pkcs11":
+    if made.kind == "pkcs11":
         # The module reads its configuration when it is initialised, and may be using the last test's still.
-        made.open().epochs()
+        provider_from_url(made.url).epochs()
     return made
-
-
-def make_keeper(request: pytest.FixtureRequest, folder: Path) -> Keeper:
-    """Of the kind that the test asks for."""
-    if request.param == "file":
-        kek, away = folder / "kek", folder / "away"
-        return Keeper(f"file:{kek}", {}, lambda: kek.rename(away), lambda: away.rename(kek))
-    if request.param == "pkcs11":
-        hsm = SoftHsm(folder / "hsm")
-        return Keeper(hsm.url, hsm.environment, hsm.take_away, hsm.bring_back, (hsm.pin,))
-    server: KmsServer = request.getfixturevalue("kms")
-    url = server.url_of(f"test-{secrets.token_hex(6)}")
-    return Keeper(url, server.environment, server.stop, server.start, (SECRET,))
 
 
 @pytest.fixture
 def provider(keeper: Keeper) -> KeyProvider:
     """A provider with the KEK of epoch 1."""
-    provider = keeper.open()
+    provider = provider_from_url(keeper.url)
     provider.create(1)
     return provider
 
@@ -94,7 +65,7 @@ def test_what_is_wrapped_unwraps_for_whoever_has_the_same_keeper(keeper: Keeper,
     """The KEK is with its keeper and nowhere else: a provider opened later unwraps it, and knows the epochs."""
     blob = provider.wrap(1, DEK, AAD)
     assert DEK not in blob
-    other = keeper.open()
+    other = provider_from_url(keeper.url)
     assert other.unwrap(1, blob, AAD) == DEK
     assert other.epochs() == frozenset({1})
     assert provider.unwrap(1, other.wrap(1, DEK, AAD), AAD) == DEK
@@ -109,26 +80,23 @@ def test_a_provider_has_the_name_of_its_setting(keeper: Keeper, provider: KeyPro
 
 def test_opening_connects_to_nothing(keeper: Keeper) -> None:
     """A keeper that is down does not keep a service from starting: readiness tells."""
-    keeper.open().create(1)
-    keeper.take_away()
-    try:
-        keeper.open()
-    finally:
-        keeper.bring_back()
+    provider_from_url(keeper.url).create(1)
+    with keeper.away():
+        provider_from_url(keeper.url)
 
 
 def test_a_kek_is_made_once(keeper: Keeper, provider: KeyProvider) -> None:
     """Creating an epoch again, here or elsewhere, keeps its KEK: keys are wrapped under it."""
     blob = provider.wrap(1, DEK, AAD)
     provider.create(1)
-    keeper.open().create(1)
+    provider_from_url(keeper.url).create(1)
     assert provider.unwrap(1, blob, AAD) == DEK
     assert provider.epochs() == frozenset({1})
 
 
 def test_threads_that_create_at_once_make_one_kek(keeper: Keeper) -> None:
     """Whoever creates at the same time ends up with the same KEK."""
-    providers = [keeper.open() for _ in range(6)]
+    providers = [provider_from_url(keeper.url) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda provider: provider.create(1), providers))
     blobs = [provider.wrap(1, DEK, AAD) for provider in providers]
@@ -146,9 +114,9 @@ time.sleep(max(0.0, {time.time() + 1.5} - time.time()))
 provider.create(1)
 print(provider.wrap(1, {DEK!r}, {AAD!r}).hex())
 """
-    processes = [keeper.start(script) for _ in range(3)]
+    processes = [start(keeper, script) for _ in range(3)]
     blobs = [bytes.fromhex(process.communicate(timeout=60)[0]) for process in processes]
-    provider = keeper.open()
+    provider = provider_from_url(keeper.url)
     assert [provider.unwrap(1, blob, AAD) for blob in blobs] == [DEK] * 3
     assert provider.epochs() == frozenset({1})
 
@@ -191,7 +159,7 @@ def test_no_wrap_is_like_another(provider: KeyProvider) -> None:
 
 def test_a_destroyed_kek_is_gone_for_everybody_at_once(keeper: Keeper, provider: KeyProvider) -> None:
     """What was wrapped under it is unreachable, not damaged; other epochs go on, further ones can be made."""
-    other = keeper.open()
+    other = provider_from_url(keeper.url)
     provider.create(2)
     blobs = {epoch: provider.wrap(epoch, DEK, AAD) for epoch in (1, 2)}
     assert other.unwrap(1, blobs[1], AAD) == DEK
@@ -199,7 +167,7 @@ def test_a_destroyed_kek_is_gone_for_everybody_at_once(keeper: Keeper, provider:
 
     provider.destroy(1)
 
-    for each in (provider, other, keeper.open()):
+    for each in (provider, other, provider_from_url(keeper.url)):
         assert each.epochs() == frozenset({2})
         with pytest.raises(ProviderError, match="gone for good"):
             each.unwrap(1, blobs[1], AAD)
@@ -215,7 +183,7 @@ def test_destroying_again_changes_nothing(keeper: Keeper, provider: KeyProvider)
     before = time.time_ns() // 1000
     first = provider.destroy(1)
     assert provider.destroy(1) == first
-    assert keeper.open().destroy(1) == first
+    assert provider_from_url(keeper.url).destroy(1) == first
     if provider.name == "awskms":
         assert first is not None
         assert 6.9 < (first - before) / 86_400_000_000 < 8.1
@@ -232,7 +200,7 @@ def test_destroying_an_epoch_without_a_kek_changes_nothing(provider: KeyProvider
 def test_processes_that_destroy_at_once_destroy_once(keeper: Keeper, provider: KeyProvider) -> None:
     """All are told the same."""
     provider.create(2)
-    providers = [keeper.open() for _ in range(4)]
+    providers = [provider_from_url(keeper.url) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(lambda each: each.destroy(1), providers))) == 1
     assert provider.epochs() == frozenset({2})
@@ -241,8 +209,7 @@ def test_processes_that_destroy_at_once_destroy_once(keeper: Keeper, provider: K
 def test_a_keeper_that_is_down_is_unavailable_and_comes_back(keeper: Keeper, provider: KeyProvider) -> None:
     """I9: nothing is called damaged, nothing is called gone, and the provider works again by itself."""
     blob = provider.wrap(1, DEK, AAD)
-    keeper.take_away()
-    try:
+    with keeper.away():
         for attempt in (
             lambda: provider.wrap(1, DEK, AAD),
             lambda: provider.unwrap(1, blob, AAD),
@@ -253,8 +220,6 @@ def test_a_keeper_that_is_down_is_unavailable_and_comes_back(keeper: Keeper, pro
         ):
             with pytest.raises(ProviderError):
                 attempt()
-    finally:
-        keeper.bring_back()
     assert provider.unwrap(1, blob, AAD) == DEK
     assert provider.epochs() == frozenset({1})
     assert provider.unwrap(1, provider.wrap(1, DEK, AAD), AAD) == DEK
@@ -288,7 +253,7 @@ status = os.waitpid(child, 0)[1]
 opened = provider.unwrap(1, blob, {AAD!r})
 print(status, opened == {DEK!r})
 """
-    process = keeper.start(script)
+    process = start(keeper, script)
     assert process.communicate(timeout=60)[0] == "0 True\n"
 
 
@@ -296,18 +261,14 @@ def test_no_secret_is_ever_shown(keeper: Keeper, provider: KeyProvider, caplog: 
     """I5: neither PIN nor credentials nor what is wrapped, in representation, errors or logs of every level."""
     shown = [repr(provider), str(provider), str(vars(provider))]
     with caplog.at_level(logging.DEBUG):
-        fresh = keeper.open()
+        fresh = provider_from_url(keeper.url)
         blob = fresh.wrap(1, DEK, AAD)
         fresh.unwrap(1, blob, AAD)
-        keeper.take_away()
-        try:
+        with keeper.away():
             for attempt in (lambda: fresh.wrap(1, DEK, AAD), fresh.epochs, lambda: fresh.destroy(1)):
-                try:
+                with pytest.raises(ProviderError) as refused:
                     attempt()
-                except ProviderError as error:
-                    shown += [str(error), repr(error), repr(error.__cause__)]
-        finally:
-            keeper.bring_back()
+                shown += [str(refused.value), repr(refused.value), repr(refused.value.__cause__)]
     shown.append(caplog.text)
     for secret in (*keeper.secrets, DEK.hex(), base64.b64encode(DEK).decode(), str(DEK)):
         assert not any(secret in text for text in shown)
