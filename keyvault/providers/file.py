@@ -47,6 +47,7 @@ class FileProvider:
     def create(self, epoch: int) -> None:
         """See the contract. Crash-safe: before the link there is no KEK, after it there is a whole one."""
         with _translated(f"make a KEK in {self._folder}"):
+            _require_outside_of_databases(self._folder.resolve())
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _fsync_folder(self._folder.parent)
             with self._locked_folder() as folder:

@@ -30,7 +30,10 @@ class KmsServer:
 
     def __init__(self) -> None:
         self.port = free_port()
+        self.operations: set[str] = set()
+        """What it was asked for, by the names of its API."""
         self._server: BaseWSGIServer | None = None
+        self._thread = threading.Thread()
         self._refusal: str | None = None
         self._patches = [
             patch.object(KmsBackend, "encrypt", self._strictly(KmsBackend.encrypt)),
@@ -71,14 +74,21 @@ class KmsServer:
     def start(self) -> None:
         """Answer."""
         application = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", self.port, application, threaded=True)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+        def noted(environ: dict[str, Any], start_response: Any) -> Any:
+            self.operations.add(environ["HTTP_X_AMZ_TARGET"].removeprefix("TrentService."))
+            return application(environ, start_response)
+
+        self._server = make_server("127.0.0.1", self.port, noted, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Refuse connections; what it knows stays."""
         if self._server is not None:
             self._server.shutdown()
-            self._server.server_close()
+            # The thread closes the socket on its way out: before that, the port is not free.
+            self._thread.join()
             self._server = None
 
     @contextmanager

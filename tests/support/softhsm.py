@@ -34,9 +34,10 @@ def find_softhsm() -> tuple[Path, Path] | None:
 
 @dataclass
 class SoftHsm:
-    """One token, ``audit-ledger``. Programs reach it with ``environment``; moving its folder away takes it away."""
+    """One token at first. Programs reach it with ``environment``; moving its folder away takes it away."""
 
     folder: Path
+    label: str = "audit-ledger"
     pin: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class SoftHsm:
         self.pin_file = self.folder / "pin"
         self.pin_file.touch(0o600)
         self.pin_file.write_text(f"{self.pin}\n")
-        self.make_token("audit-ledger")
+        self.make_token(self.label)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -65,7 +66,7 @@ class SoftHsm:
     @property
     def url(self) -> str:
         """The setting."""
-        return self.url_of("audit-ledger")
+        return self.url_of(self.label)
 
     def url_of(self, token: str) -> str:
         """The setting for another token."""
