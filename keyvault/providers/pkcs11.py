@@ -221,8 +221,8 @@ class Pkcs11Provider:
 
 
 class _Module:
-    """A PKCS#11 module as this process has loaded it: initialised, logged in and finalised for the whole process, so all
-    providers share it. One call at a time, by ``lock``: python-pkcs11 initialises it without promising it any locks
+    """A PKCS#11 module as this process has loaded it: initialised, logged in and finalised for the whole process, so
+    all providers share it. One call at a time, by ``lock``: python-pkcs11 initialises it without promising it any locks
     (``C_Initialize(NULL)``), and then no two threads may be inside."""
 
     def __init__(self, path: Path) -> None:
