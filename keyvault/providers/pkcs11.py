@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from pkcs11.exceptions import (
+    AttributeTypeInvalid,
     MultipleTokensReturned,
     NoSuchToken,
     PinExpired,
@@ -125,9 +126,7 @@ class Pkcs11Provider:
         pattern = re.compile(re.escape(self._uri.name) + "-([1-9][0-9]*)")
 
         def look(session: pkcs11.Session) -> frozenset[int]:
-            labels = [
-                str(key[Attribute.LABEL]) for key in session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY})
-            ]
+            labels = [_label_of(key) for key in list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}))]
             return frozenset(int(found[1]) for label in labels if (found := pattern.fullmatch(label)))
 
         return self._use(look, anew=True)
@@ -297,6 +296,14 @@ def _forget_modules() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_modules)
+
+
+def _label_of(key: Any) -> str:
+    try:
+        return str(key[Attribute.LABEL])
+    except (AttributeTypeInvalid, UnicodeDecodeError):
+        # Somebody else's key, with no label or one that is no text.
+        return ""
 
 
 def _encrypt(key: Any, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:

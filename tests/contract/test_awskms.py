@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -74,13 +76,20 @@ def test_a_refusal_is_unavailable_and_never_damage(server: KmsServer, provider: 
     which may name a person, goes nowhere."""
     blob = provider.wrap(1, DEK, b"")
     for code in REFUSALS:
-        with server.refusing(code):
-            with pytest.raises(ProviderError) as wrapping:
-                provider.wrap(1, DEK, b"")
-            with pytest.raises(ProviderError) as unwrapping:
-                provider.unwrap(1, blob, b"")
-        for error in (wrapping.value, unwrapping.value):
-            assert "anna" not in f"{error}{error.__cause__}"
+        with server.refusing(code, "Encrypt", "Decrypt", "ListAliases", "ScheduleKeyDeletion", "CreateKey"):
+            for attempt in (
+                lambda: provider.wrap(1, DEK, b""),
+                lambda: provider.unwrap(1, blob, b""),
+                provider.epochs,
+                lambda: provider.create(2),
+            ):
+                with pytest.raises(ProviderError) as refused:
+                    attempt()
+                assert "anna" not in f"{refused.value}{refused.value.__cause__}"
+        if code != "NotFoundException":
+            # "There is none" would be believed.
+            with server.refusing(code, "DescribeKey"), pytest.raises(ProviderError):
+                provider.destroy(1)
     assert provider.unwrap(1, blob, b"") == DEK
 
 
@@ -91,7 +100,7 @@ def test_the_blob_is_blamed_only_while_the_key_is_there(
     """I9: of a key that is disabled, waits for its deletion or is gone, nothing is called damaged."""
     blob = provider.wrap(1, DEK, b"")
     key_id = key_of(hand, name, 1)["KeyId"]
-    with server.refusing(code):
+    with server.refusing(code, "Decrypt"):
         with pytest.raises(NotAuthenticError):
             provider.unwrap(1, blob, b"")
         hand.disable_key(KeyId=key_id)
@@ -157,6 +166,33 @@ def test_who_comes_second_deletes_its_own_key(
     keys = [hand.describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in hand.list_keys(Limit=1000)["Keys"]]
     ours = [key for key in keys if key["Description"] == f"audit-ledger KEK alias/{name}-2"]
     assert [key["KeyId"] for key in ours if key["KeyState"] == "Enabled"] == [key_of(hand, name, 2)["KeyId"]]
+
+
+def test_a_key_without_its_alias_is_no_kek(server: KmsServer, provider: AwsKmsProvider, hand: Any, name: str) -> None:
+    """I12: a creation that was cut short is done anew, and its key is deleted where that is allowed."""
+    with server.refusing("AccessDeniedException", "CreateAlias"), pytest.raises(ProviderError, match="credentials"):
+        provider.create(2)
+    with server.refusing("AccessDeniedException", "CreateAlias", "ScheduleKeyDeletion"), pytest.raises(ProviderError):
+        provider.create(2)
+    assert provider.epochs() == frozenset({1})
+    provider.create(2)
+    keys = [hand.describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in hand.list_keys(Limit=1000)["Keys"]]
+    states = [key["KeyState"] for key in keys if key["Description"] == f"audit-ledger KEK alias/{name}-2"]
+    assert sorted(states) == ["Enabled", "Enabled", "PendingDeletion"]
+    assert provider.unwrap(2, provider.wrap(2, DEK, b""), b"") == DEK
+
+
+def test_a_kms_that_hangs_is_given_up(provider: AwsKmsProvider, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts a connection and never answers. A request waits some ten seconds, and no longer."""
+    attempts, connect, read = awskms._ATTEMPTS, awskms._CONNECT_SECONDS, awskms._READ_SECONDS
+    assert attempts * (connect + read) <= 10
+    monkeypatch.setattr(awskms, "_READ_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"awskms:alias/{name}?region={REGION}&endpoint=http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(ProviderError, match="cannot be reached"):
+            AwsKmsProvider.from_url(url).wrap(1, DEK, b"")
+        assert time.monotonic() - started < 5
 
 
 def test_a_key_that_was_made_beforehand_is_taken(provider: AwsKmsProvider, hand: Any, name: str) -> None:

@@ -14,6 +14,7 @@ import pkcs11
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.attributes import AttributeMapper
 from pkcs11.exceptions import AttributeSensitive
 
 from keyvault.errors import NotAuthenticError, ProviderError
@@ -43,12 +44,16 @@ def provider(hsm: SoftHsm) -> Pkcs11Provider:
 
 
 @contextlib.contextmanager
-def session_of(hsm: SoftHsm) -> Iterator[Any]:
-    """A hand that reaches into the token: the session of the provider's own process."""
+def session_of(hsm: SoftHsm, *, labels_are_bytes: bool = False) -> Iterator[Any]:
+    """A hand that reaches into the token: in the provider's own process, where it ends the provider's session."""
     path = str(hsm.module)
     with contextlib.suppress(pkcs11.PKCS11Error):
         pkcs11.lib(path).finalize()
-    yield pkcs11.lib(path).get_token(token_label="audit-ledger").open(rw=True, user_pin=hsm.pin)
+    mapper = AttributeMapper()
+    if labels_are_bytes:
+        mapper.attribute_types[Attribute.LABEL] = mapper.attribute_types[Attribute.ID]
+    token = pkcs11.lib(path).get_token(token_label="audit-ledger")
+    yield token.open(rw=True, user_pin=hsm.pin, attribute_mapper=mapper)
 
 
 def label_of(epoch: int) -> dict[Attribute, Any]:
@@ -80,6 +85,16 @@ def test_the_format_of_a_wrap(hsm: SoftHsm) -> None:
     assert (blob[0], len(blob)) == (2, 1 + 12 + 32 + 16)
 
 
+def test_a_blob_is_blamed_only_while_the_kek_works(hsm: SoftHsm) -> None:
+    """I9: tokens have no error of their own for a wrong tag. What a broken KEK cannot open is not damaged."""
+    import_key(hsm, 1, decrypts=False)
+    nonce = bytes(12)
+    sealed = AESGCM(KEK).encrypt(nonce, DEK, hashlib.sha256(b"").digest())
+    for blob in (b"\x02" + nonce + sealed, b"\x02" + nonce + bytes(len(sealed))):
+        with pytest.raises(ProviderError, match="cannot be used"):
+            Pkcs11Provider.from_url(hsm.url).unwrap(1, blob, b"")
+
+
 def test_a_key_that_was_not_made_in_the_token_becomes_no_kek(hsm: SoftHsm) -> None:
     """Whoever imported it has a copy that no destruction reaches."""
     import_key(hsm, 1)
@@ -108,12 +123,14 @@ def test_labels_of_others_are_left_alone(hsm: SoftHsm, provider: Pkcs11Provider)
     with session_of(hsm) as session:
         for label in ("kek", "kek-01", "kek-1x", "kek-x", "other-2", "my-kek-3", ""):
             session.generate_key(KeyType.AES, 256, label=label, store=True)
+    with session_of(hsm, labels_are_bytes=True) as session:
+        session.generate_key(KeyType.AES, 256, label=b"\xff", store=True)
     provider.create(12)
     assert provider.epochs() == frozenset({1, 12})
     provider.destroy(1)
     assert provider.epochs() == frozenset({12})
     with session_of(hsm) as session:
-        assert len(list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}))) == 8
+        assert len(list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}))) == 9
 
 
 @pytest.mark.filterwarnings(
@@ -202,7 +219,7 @@ def test_a_process_that_hangs_in_the_lock_is_told_of(
     assert provider.epochs() == frozenset({1, 2})
 
 
-def import_key(hsm: SoftHsm, epoch: int) -> None:
+def import_key(hsm: SoftHsm, epoch: int, *, decrypts: bool = True) -> None:
     """Put a key that the test knows into the token."""
     with session_of(hsm) as session:
         session.create_object(
@@ -215,6 +232,6 @@ def import_key(hsm: SoftHsm, epoch: int) -> None:
                 Attribute.SENSITIVE: True,
                 Attribute.EXTRACTABLE: False,
                 Attribute.ENCRYPT: True,
-                Attribute.DECRYPT: True,
+                Attribute.DECRYPT: decrypts,
             }
         )

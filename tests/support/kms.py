@@ -7,6 +7,7 @@ reference, Decrypt). moto 5.2 uses every key whatever its state, and says Access
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from tests.support.server import free_port
 
 REGION = "eu-central-1"
 SECRET = "made-up-secret-of-the-tests"
+REFUSAL = "User: arn:aws:iam::123456789012:user/anna.smith may not"
+"""As AWS words it: with the name of a person."""
 
 
 class KmsServer:
@@ -34,10 +37,10 @@ class KmsServer:
         """What it was asked for, by the names of its API."""
         self._server: BaseWSGIServer | None = None
         self._thread = threading.Thread()
-        self._refusal: str | None = None
+        self._refusals: dict[str, str] = {}
         self._patches = [
-            patch.object(KmsBackend, "encrypt", self._strictly(KmsBackend.encrypt)),
-            patch.object(KmsBackend, "decrypt", self._strictly(KmsBackend.decrypt)),
+            patch.object(KmsBackend, "encrypt", _strictly(KmsBackend.encrypt)),
+            patch.object(KmsBackend, "decrypt", _strictly(KmsBackend.decrypt)),
         ]
 
     def __enter__(self) -> KmsServer:
@@ -76,8 +79,14 @@ class KmsServer:
         application = DomainDispatcherApplication(create_backend_app)
 
         def noted(environ: dict[str, Any], start_response: Any) -> Any:
-            self.operations.add(environ["HTTP_X_AMZ_TARGET"].removeprefix("TrentService."))
-            return application(environ, start_response)
+            operation = environ["HTTP_X_AMZ_TARGET"].removeprefix("TrentService.")
+            self.operations.add(operation)
+            code = self._refusals.get(operation)
+            if code is None:
+                return application(environ, start_response)
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+            return [json.dumps({"__type": code, "message": REFUSAL}).encode()]
 
         self._server = make_server("127.0.0.1", self.port, noted, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -92,24 +101,24 @@ class KmsServer:
             self._server = None
 
     @contextmanager
-    def refusing(self, code: str) -> Iterator[None]:
-        """Answer every use of a key with this error."""
-        self._refusal = code
+    def refusing(self, code: str, *operations: str) -> Iterator[None]:
+        """Answer these operations with this error."""
+        self._refusals = dict.fromkeys(operations, code)
         try:
             yield
         finally:
-            self._refusal = None
+            self._refusals = {}
 
-    def _strictly(self, operation: Any) -> Any:
-        def strict(backend: KmsBackend, *arguments: Any, **named: Any) -> Any:
-            if self._refusal is not None:
-                raise JsonRESTError(self._refusal, "User: arn:aws:iam::123456789012:user/anna.smith may not")
-            state = backend.keys[backend.any_id_to_key_id(named["key_id"])].key_state
-            if state != "Enabled":
-                raise JsonRESTError("DisabledException" if state == "Disabled" else "KMSInvalidStateException", state)
-            try:
-                return operation(backend, *arguments, **named)
-            except AccessDeniedException:
-                raise JsonRESTError("IncorrectKeyException", "made by another key") from None
 
-        return strict
+def _strictly(operation: Any) -> Any:
+    def strict(backend: KmsBackend, *arguments: Any, **named: Any) -> Any:
+        # A request that names no key fails here: KMS must not choose one.
+        state = backend.keys[backend.any_id_to_key_id(named["key_id"])].key_state
+        if state != "Enabled":
+            raise JsonRESTError("DisabledException" if state == "Disabled" else "KMSInvalidStateException", state)
+        try:
+            return operation(backend, *arguments, **named)
+        except AccessDeniedException:
+            raise JsonRESTError("IncorrectKeyException", "made by another key") from None
+
+    return strict

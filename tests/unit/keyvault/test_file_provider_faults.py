@@ -115,6 +115,32 @@ def test_a_crash_at_any_step_leaves_what_is_destroyed_by_the_next_call(folder: P
     assert steps > 8
 
 
+@pytest.mark.parametrize("persisted", [False, True])
+def test_a_creation_that_crashes_at_any_step_is_completed_by_the_next(folder: Path, *, persisted: bool) -> None:
+    """I12: what was wrapped under a KEK that was seen in between stays readable; one KEK is left, under one name."""
+    provider = FileProvider(folder)
+    steps = 0
+    while True:
+        steps += 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(file, "os", FaultyOs(steps, persisted=persisted))
+            try:
+                FileProvider(folder).create(3)
+            except Crash:
+                crashed = True
+            else:
+                crashed = False
+        blob = provider.wrap(3, DEK, b"") if 3 in provider.epochs() else None
+        provider.create(3)
+        assert blob is None or provider.unwrap(3, blob, b"") == DEK
+        assert sorted(path.name for path in folder.iterdir()) == ["epoch-1.kek", "epoch-2.kek", "epoch-3.kek"]
+        assert (folder / "epoch-3.kek").stat().st_nlink == 1
+        provider.destroy(3)
+        if not crashed:
+            break
+    assert steps > 5
+
+
 def test_a_kek_that_was_half_overwritten_is_no_kek(folder: Path) -> None:
     """Its check bytes tell; it still counts as an epoch that is there, until it is destroyed."""
     provider = FileProvider(folder)
