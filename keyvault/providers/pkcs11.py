@@ -33,6 +33,7 @@ from pkcs11.exceptions import (
     PKCS11Error,
 )
 from pkcs11.mechanisms import GCMParams
+from pkcs11.types import DecryptMixin, EncryptMixin
 
 from keyvault import envelope
 from keyvault.errors import NotAuthenticError, ProviderError
@@ -161,7 +162,12 @@ class Pkcs11Provider:
                 f"there is no KEK {self._label(epoch)} in the token {self._uri.token}; put it back from the token's "
                 "backup, unless it was destroyed on purpose: then it is gone for good"
             )
-        return found[0]
+        key = found[0]
+        if not isinstance(key, EncryptMixin) or not isinstance(key, DecryptMixin):
+            raise ProviderError(
+                f"the key {self._label(epoch)} in the token {self._uri.token} may not encrypt and decrypt"
+            )
+        return key
 
     def _make_unless_there(self, session: pkcs11.Session, epoch: int) -> None:
         if not self._with_label(session, epoch):

@@ -86,13 +86,18 @@ def test_the_format_of_a_wrap(hsm: SoftHsm) -> None:
 
 
 def test_a_blob_is_blamed_only_while_the_kek_works(hsm: SoftHsm) -> None:
-    """I9: tokens have no error of their own for a wrong tag. What a broken KEK cannot open is not damaged."""
-    import_key(hsm, 1, decrypts=False)
+    """I9: tokens have no error of their own for a wrong tag. What a KEK that is out of order cannot open is not
+    damaged."""
+    import_key(hsm, 1, kind=KeyType.GENERIC_SECRET)
+    import_key(hsm, 2, decrypts=False)
     nonce = bytes(12)
     sealed = AESGCM(KEK).encrypt(nonce, DEK, hashlib.sha256(b"").digest())
+    provider = Pkcs11Provider.from_url(hsm.url)
     for blob in (b"\x02" + nonce + sealed, b"\x02" + nonce + bytes(len(sealed))):
         with pytest.raises(ProviderError, match="cannot be used"):
-            Pkcs11Provider.from_url(hsm.url).unwrap(1, blob, b"")
+            provider.unwrap(1, blob, b"")
+        with pytest.raises(ProviderError, match=r"kek-2 .* may not encrypt and decrypt"):
+            provider.unwrap(2, blob, b"")
 
 
 def test_a_key_that_was_not_made_in_the_token_becomes_no_kek(hsm: SoftHsm) -> None:
@@ -219,13 +224,13 @@ def test_a_process_that_hangs_in_the_lock_is_told_of(
     assert provider.epochs() == frozenset({1, 2})
 
 
-def import_key(hsm: SoftHsm, epoch: int, *, decrypts: bool = True) -> None:
+def import_key(hsm: SoftHsm, epoch: int, *, kind: KeyType = KeyType.AES, decrypts: bool = True) -> None:
     """Put a key that the test knows into the token."""
     with session_of(hsm) as session:
         session.create_object(
             {
                 **label_of(epoch),
-                Attribute.KEY_TYPE: KeyType.AES,
+                Attribute.KEY_TYPE: kind,
                 Attribute.VALUE: KEK,
                 Attribute.TOKEN: True,
                 Attribute.PRIVATE: True,
