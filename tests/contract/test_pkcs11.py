@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,25 @@ def test_of_two_tokens_with_one_label_the_serial_number_says_which(hsm: SoftHsm,
         provider.epochs()
     exact = Pkcs11Provider.from_url(hsm.url.replace("token=audit-ledger", f"token=audit-ledger;serial={serial}"))
     assert exact.unwrap(1, blob, b"") == DEK
+
+
+def test_a_fork_in_the_middle_of_a_call_hangs_nobody(hsm: SoftHsm, provider: Pkcs11Provider) -> None:
+    """The child has the module's lock as its parent held it, and nobody there who would ever give it back."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from keyvault.providers.pkcs11 import Pkcs11Provider, _module_of
+provider = Pkcs11Provider.from_url({hsm.url!r})
+blob = provider.wrap(1, {DEK!r}, b"")
+with _module_of(Path({str(hsm.module)!r})).lock:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if provider.unwrap(1, blob, b"") == {DEK!r} else 1)
+print(os.waitpid(child, 0)[1], provider.unwrap(1, blob, b"") == {DEK!r})
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
 
 
 def test_a_process_that_hangs_in_the_lock_is_told_of(

@@ -1,8 +1,9 @@
-"""AWS KMS as moto's server plays it, over HTTP on a port of this machine, with two things that moto leaves out.
+"""AWS KMS as moto's server plays it, over HTTP on a port of this machine, with three things that moto leaves out.
 
 KMS refuses to use a key that is disabled or waits for its deletion (DisabledException, KMSInvalidStateException: "Key
-states of AWS KMS keys" in its developer guide), and says IncorrectKeyException of a blob that another key made (API
-reference, Decrypt). moto 5.2 uses every key whatever its state, and says AccessDeniedException.
+states of AWS KMS keys" in its developer guide), says IncorrectKeyException of a blob that another key made (API
+reference, Decrypt), and tells of aliases page by page. moto 5.2 uses every key whatever its state, says
+AccessDeniedException, and tells of all aliases at once.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from unittest.mock import patch
 from moto.core.exceptions import JsonRESTError
 from moto.kms.exceptions import AccessDeniedException
 from moto.kms.models import KmsBackend
+from moto.kms.responses import KmsResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.support.server import free_port
 
 REGION = "eu-central-1"
+PAGE = 50
 SECRET = "made-up-secret-of-the-tests"
 REFUSAL = "User: arn:aws:iam::123456789012:user/anna.smith may not"
 """As AWS words it: with the name of a person."""
@@ -41,6 +44,7 @@ class KmsServer:
         self._patches = [
             patch.object(KmsBackend, "encrypt", _strictly(KmsBackend.encrypt)),
             patch.object(KmsBackend, "decrypt", _strictly(KmsBackend.decrypt)),
+            patch.object(KmsResponse, "list_aliases", _in_pages(KmsResponse.list_aliases)),
         ]
 
     def __enter__(self) -> KmsServer:
@@ -122,3 +126,17 @@ def _strictly(operation: Any) -> Any:
             raise JsonRESTError("IncorrectKeyException", "made by another key") from None
 
     return strict
+
+
+def _in_pages(operation: Any) -> Any:
+    def in_pages(response: KmsResponse) -> str:
+        everything = json.loads(operation(response))["Aliases"]
+        return json.dumps(_one_page(everything, response._get_param("Marker")))
+
+    return in_pages
+
+
+def _one_page(aliases: list[Any], marker: str | None) -> dict[str, Any]:
+    start = int(marker or 0)
+    page: dict[str, Any] = {"Aliases": aliases[start : start + PAGE], "Truncated": len(aliases) > start + PAGE}
+    return {**page, "NextMarker": str(start + PAGE)} if page["Truncated"] else page
