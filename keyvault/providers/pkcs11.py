@@ -247,14 +247,19 @@ class _Module:
         """The session with the token, logged in."""
         name = (uri.token, uri.serial)
         if name not in self._sessions:
-            self._sessions[name] = self._log_in(uri)
+            try:
+                self._sessions[name] = self._log_in(uri)
+            except ProviderError:
+                # A module that found no token goes on finding none until it is initialised anew.
+                self.restart()
+                raise
         return self._sessions[name]
 
     def _log_in(self, uri: TokenUri) -> pkcs11.Session:
         name, pin = (uri.token, uri.serial), uri.pin()
         if self._refused_pins.get(name) == pin:
             # Tokens count wrong PINs and lock themselves: one is never tried twice.
-            raise ProviderError(f"the token {uri.token} has refused this PIN; correct it, and it is tried again")
+            raise ProviderError(f"the token {uri.token} has refused this PIN: correct it, or restart the service")
         try:
             return self._token(uri).open(rw=True, user_pin=pin)
         except (PinIncorrect, PinInvalid, PinLenRange, PinLocked, PinExpired) as error:
@@ -271,7 +276,7 @@ class _Module:
 
     def _token(self, uri: TokenUri) -> pkcs11.Token:
         if self._library is None:
-            if not self._path.exists():
+            if not os.path.exists(self._path):
                 raise ProviderError(f"there is no PKCS#11 module {self._path}; install it, or correct module-path")
             library = pkcs11.lib(str(self._path))
             with contextlib.suppress(PKCS11Error):

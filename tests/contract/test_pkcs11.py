@@ -155,6 +155,18 @@ def test_a_lost_session_is_opened_again(hsm: SoftHsm, provider: Pkcs11Provider) 
         provider.unwrap(1, blob, b"other")
 
 
+def test_a_token_that_was_unplugged_is_found_again(hsm: SoftHsm, provider: Pkcs11Provider) -> None:
+    """The module works all the time, and says that there is no such token."""
+    blob = provider.wrap(1, DEK, b"")
+    [token] = hsm.tokens.iterdir()
+    token.rename(hsm.folder / "unplugged")
+    for attempt in (provider.epochs, lambda: provider.unwrap(1, blob, b""), lambda: provider.destroy(1)):
+        with pytest.raises(ProviderError, match="no token labelled audit-ledger"):
+            attempt()
+    (hsm.folder / "unplugged").rename(token)
+    assert provider.unwrap(1, blob, b"") == DEK
+
+
 def test_a_wrong_pin_is_tried_once(hsm: SoftHsm, provider: Pkcs11Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens lock themselves after a few wrong PINs, and a service asks often. A corrected PIN works at once."""
     blob = provider.wrap(1, DEK, b"")
