@@ -21,7 +21,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 
 from keyvault.errors import NotAuthenticError, ProviderError
 from keyvault.providers import blobs
@@ -40,6 +46,15 @@ _READ_SECONDS: Final = 3
 _ATTEMPTS: Final = 2
 _SETTLE_SECONDS: Final = 60.0
 """How long a new alias or a new key state may take until KMS shows it: it is eventually consistent."""
+
+# A client keeps the credentials that it was made with: for others, a new one has to look for them.
+_WRONG_CREDENTIALS: Final = (
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "UnrecognizedClientException",
+)
 
 _EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DYING: Final = ("PendingDeletion", "PendingReplicaDeletion")
@@ -242,8 +257,13 @@ class AwsKmsProvider:
             answer: Mapping[str, Any] = getattr(self._client(), operation)(**parameters)
         except ClientError as error:
             # The code and not the message, which may name the person whose credentials these are (I5).
-            raise self._refusal(epoch, str(error.response.get("Error", {}).get("Code", "unknown"))) from None
+            code = str(error.response.get("Error", {}).get("Code", "unknown"))
+            if code in _WRONG_CREDENTIALS:
+                self._connected = None
+            raise self._refusal(epoch, code) from None
         except BotoCoreError as error:
+            if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
+                self._connected = None
             raise ProviderError(
                 f"AWS KMS in {self._setting.region} cannot be reached ({type(error).__name__}): look at the network, "
                 "the region and where the service's credentials come from"

@@ -44,10 +44,11 @@ def provider(server: KmsServer, name: str, monkeypatch: pytest.MonkeyPatch) -> A
     return provider
 
 
-@pytest.fixture
-def hand(server: KmsServer, provider: AwsKmsProvider) -> Any:
+@pytest.fixture(scope="module")
+def hand(server: KmsServer) -> Any:
     """A hand that reaches into KMS."""
-    return boto3.client("kms", region_name=REGION, endpoint_url=server.endpoint)
+    key = {"aws_access_key_id": "AKIAHAND", "aws_secret_access_key": "made-up"}
+    return boto3.client("kms", region_name=REGION, endpoint_url=server.endpoint, **key)
 
 
 def key_of(hand: Any, name: str, epoch: int) -> Any:
@@ -229,14 +230,31 @@ def test_what_is_waited_for_has_an_end(
         provider.create(1)
 
 
-def test_without_credentials_it_says_where_to_look(
+def test_credentials_may_come_later(
     server: KmsServer, provider: AwsKmsProvider, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the service starts: they may come later."""
+    """Without any it says where to look, and when there are some it works by itself."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    waiting = AwsKmsProvider.from_url(server.url_of(name))
     with pytest.raises(ProviderError, match="credentials"):
-        AwsKmsProvider.from_url(server.url_of(name)).epochs()
+        waiting.epochs()
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+    assert waiting.epochs() == frozenset({1})
+
+
+def test_credentials_that_are_no_longer_taken_are_looked_for_anew(
+    server: KmsServer, provider: AwsKmsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes them need not restart the service."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACHANGED")
+    provider.wrap(1, DEK, b"")
+    assert server.credentials[-1] == "AKIAMADEUP"
+    with server.refusing("ExpiredTokenException", "Encrypt"), pytest.raises(ProviderError):
+        provider.wrap(1, DEK, b"")
+    provider.wrap(1, DEK, b"")
+    assert server.credentials[-1] == "AKIACHANGED"
 
 
 def test_requests_are_not_logged(provider: AwsKmsProvider, server: KmsServer, name: str) -> None:

@@ -38,6 +38,8 @@ class KmsServer:
         self.port = free_port()
         self.operations: set[str] = set()
         """What it was asked for, by the names of its API."""
+        self.credentials: list[str] = []
+        """Whose key signed each request."""
         self._server: BaseWSGIServer | None = None
         self._thread = threading.Thread()
         self._refusals: dict[str, str] = {}
@@ -85,6 +87,7 @@ class KmsServer:
         def noted(environ: dict[str, Any], start_response: Any) -> Any:
             operation = environ["HTTP_X_AMZ_TARGET"].removeprefix("TrentService.")
             self.operations.add(operation)
+            self.credentials.append(environ["HTTP_AUTHORIZATION"].partition("Credential=")[2].partition("/")[0])
             code = self._refusals.get(operation)
             if code is None:
                 return application(environ, start_response)
