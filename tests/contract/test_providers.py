@@ -238,7 +238,7 @@ def test_many_threads_share_a_provider(provider: KeyProvider) -> None:
         return provider.unwrap(1, blob, aad) == plaintext
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(120)))
+        assert all(pool.map(work, range(60)))
 
 
 def test_a_provider_survives_a_fork(keeper: Keeper, provider: KeyProvider) -> None:
