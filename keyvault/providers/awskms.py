@@ -134,9 +134,12 @@ class AwsKmsProvider:
             try:
                 self._call("create_alias", epoch, AliasName=self._alias(epoch), TargetKeyId=made)
             except _KmsError as error:
-                self._discard(made, epoch)
                 if error.code != "AlreadyExistsException":
+                    self._discard(made, epoch)
                     raise
+                # By another process, or by this one: an answer that was lost on the way is asked for again by itself.
+                if self._settled(epoch, "Enabled")["KeyId"] != made:
+                    self._discard(made, epoch)
         key = self._settled(epoch, "Enabled")
         if key["KeyManager"] != "CUSTOMER" or key["KeySpec"] != "SYMMETRIC_DEFAULT" or key.get("MultiRegion"):
             raise ProviderError(

@@ -189,6 +189,21 @@ def test_a_key_without_its_alias_is_no_kek(server: KmsServer, provider: AwsKmsPr
     assert provider.unwrap(2, provider.wrap(2, DEK, b""), b"") == DEK
 
 
+@pytest.mark.parametrize("operation", ["CreateKey", "CreateAlias", "ScheduleKeyDeletion"])
+def test_an_answer_that_is_lost_changes_nothing(
+    server: KmsServer, provider: AwsKmsProvider, hand: Any, name: str, operation: str
+) -> None:
+    """I12: what was done and not told of is found done; above all, no process deletes its own KEK for another's."""
+    server.lose_answer(operation)
+    provider.create(2)
+    blob = provider.wrap(2, DEK, b"")
+    assert key_of(hand, name, 2)["KeyState"] == "Enabled"
+    assert AwsKmsProvider.from_url(server.url_of(name)).unwrap(2, blob, b"") == DEK
+    told = provider.destroy(2)
+    assert told == round(key_of(hand, name, 2)["DeletionDate"].timestamp() * 1_000_000)
+    assert provider.epochs() == frozenset({1})
+
+
 def test_a_kms_that_hangs_is_given_up(provider: AwsKmsProvider, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts a connection and never answers. A request waits some ten seconds, and no longer."""
     attempts, connect, read = awskms._ATTEMPTS, awskms._CONNECT_SECONDS, awskms._READ_SECONDS

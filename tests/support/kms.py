@@ -1,9 +1,9 @@
-"""AWS KMS as moto's server plays it, over HTTP on a port of this machine, with three things that moto leaves out.
+"""AWS KMS as moto's server plays it, over HTTP on a port of this machine, with what moto leaves out.
 
-KMS refuses to use a key that is disabled or waits for its deletion (DisabledException, KMSInvalidStateException: "Key
-states of AWS KMS keys" in its developer guide), says IncorrectKeyException of a blob that another key made (API
-reference, Decrypt), and tells of aliases page by page. moto 5.2 uses every key whatever its state, says
-AccessDeniedException, and tells of all aliases at once.
+KMS refuses to use a key that is disabled or waits for its deletion, and to delete it once more (DisabledException,
+KMSInvalidStateException: "Key states of AWS KMS keys" in its developer guide); it says IncorrectKeyException of a blob
+that another key made (API reference, Decrypt), and tells of aliases page by page. moto 5.2 uses every key whatever its
+state, puts its deletion off when asked again, says AccessDeniedException, and tells of all aliases at once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.support.server import free_port
 
 REGION = "eu-central-1"
 PAGE = 50
+CONTENT_TYPE = "application/x-amz-json-1.1"
 SECRET = "made-up-secret-of-the-tests"
 REFUSAL = "User: arn:aws:iam::123456789012:user/anna.smith may not"
 """As AWS words it: with the name of a person."""
@@ -43,9 +44,11 @@ class KmsServer:
         self._server: BaseWSGIServer | None = None
         self._thread = threading.Thread()
         self._refusals: dict[str, str] = {}
+        self._to_lose: list[str] = []
         self._patches = [
             patch.object(KmsBackend, "encrypt", _strictly(KmsBackend.encrypt)),
             patch.object(KmsBackend, "decrypt", _strictly(KmsBackend.decrypt)),
+            patch.object(KmsBackend, "schedule_key_deletion", _once(KmsBackend.schedule_key_deletion)),
             patch.object(KmsResponse, "list_aliases", _in_pages(KmsResponse.list_aliases)),
         ]
 
@@ -89,10 +92,15 @@ class KmsServer:
             self.operations.add(operation)
             self.credentials.append(environ["HTTP_AUTHORIZATION"].partition("Credential=")[2].partition("/")[0])
             code = self._refusals.get(operation)
+            if operation in self._to_lose:
+                self._to_lose.remove(operation)
+                list(application(environ, lambda *_: None))
+                start_response("500 Internal Server Error", [("Content-Type", CONTENT_TYPE)])
+                return [b'{"__type": "InternalFailure"}']
             if code is None:
                 return application(environ, start_response)
             environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-            start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+            start_response("400 Bad Request", [("Content-Type", CONTENT_TYPE)])
             return [json.dumps({"__type": code, "message": REFUSAL}).encode()]
 
         self._server = make_server("127.0.0.1", self.port, noted, threaded=True)
@@ -106,6 +114,10 @@ class KmsServer:
             # The thread closes the socket on its way out: before that, the port is not free.
             self._thread.join()
             self._server = None
+
+    def lose_answer(self, operation: str) -> None:
+        """Do the operation when it is asked for next, and say that it has failed."""
+        self._to_lose.append(operation)
 
     @contextmanager
     def refusing(self, code: str, *operations: str) -> Iterator[None]:
@@ -129,6 +141,18 @@ def _strictly(operation: Any) -> Any:
             raise JsonRESTError("IncorrectKeyException", "made by another key") from None
 
     return strict
+
+
+def _once(operation: Any) -> Any:
+    lock = threading.Lock()
+
+    def once(backend: KmsBackend, key_id: str, days: int) -> Any:
+        with lock:
+            if backend.keys[key_id].key_state == "PendingDeletion":
+                raise JsonRESTError("KMSInvalidStateException", "is pending deletion")
+            return operation(backend, key_id, days)
+
+    return once
 
 
 def _in_pages(operation: Any) -> Any:
