@@ -57,17 +57,14 @@ def key_of(hand: Any, name: str, epoch: int) -> Any:
 
 REFUSALS = (
     "AccessDeniedException",
-    "DependencyTimeoutException",
     "DisabledException",
     "ExpiredTokenException",
     "InternalFailure",
-    "InvalidClientTokenId",
     "KMSInternalException",
     "KMSInvalidStateException",
     "KeyUnavailableException",
     "NotFoundException",
     "ThrottlingException",
-    "ValidationException",
     "made-up",
 )
 
