@@ -141,10 +141,13 @@ class AwsKmsProvider:
                 if self._settled(epoch, "Enabled")["KeyId"] != made:
                     self._discard(made, epoch)
         key = self._settled(epoch, "Enabled")
-        if key["KeyManager"] != "CUSTOMER" or key["KeySpec"] != "SYMMETRIC_DEFAULT" or key.get("MultiRegion"):
+        is_ours = key["KeyManager"] == "CUSTOMER" and key["KeySpec"] == "SYMMETRIC_DEFAULT"
+        # Copies that no destruction reaches: in other regions, and with whoever imported the key.
+        has_copies = key.get("MultiRegion") or key.get("Origin") == "EXTERNAL"
+        if not is_ours or has_copies:
             raise ProviderError(
                 f"{self._alias(epoch)} leads to a key that cannot be a KEK: it must be a symmetric, customer-managed "
-                "key of one region"
+                "key of one region, with key material that KMS made"
             )
 
     def wrap(self, epoch: int, plaintext: bytes, aad: bytes) -> bytes:

@@ -221,10 +221,16 @@ def test_a_key_that_was_made_beforehand_is_taken(provider: AwsKmsProvider, hand:
     provider.create(2)
     assert key_of(hand, name, 2)["KeyId"] == made
     assert provider.unwrap(2, provider.wrap(2, DEK, b""), b"") == DEK
-    signing = hand.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
-    hand.create_alias(AliasName=f"alias/{name}-3", TargetKeyId=signing)
-    with pytest.raises(ProviderError, match="cannot be a KEK"):
-        provider.create(3)
+    others: list[dict[str, Any]] = [
+        {"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY"},
+        {"MultiRegion": True},
+        {"Origin": "EXTERNAL"},
+    ]
+    for epoch, kind in enumerate(others, start=3):
+        other = hand.create_key(**kind)["KeyMetadata"]["KeyId"]
+        hand.create_alias(AliasName=f"alias/{name}-{epoch}", TargetKeyId=other)
+        with pytest.raises(ProviderError, match="cannot be a KEK"):
+            provider.create(epoch)
 
 
 def test_aliases_of_others_are_left_alone(provider: AwsKmsProvider, hand: Any, name: str) -> None:
