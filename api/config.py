@@ -22,6 +22,9 @@ MOST_WORKERS: Final = 64
 MOST_THREADS: Final = 20
 """The connection pools hold 20 connections: further threads would only wait for one."""
 
+_KEK_SCHEMES: Final = ("pkcs11", "awskms")
+"""Besides ``file``. What follows the scheme is the key provider's to check."""
+
 _ORIGIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 
@@ -41,7 +44,7 @@ class Settings:
     keyvault_url: str = field(repr=False)
     """The vault's database, another one than the ledger's."""
     kek: str = field(repr=False)
-    """The key provider: ``file:FOLDER``."""
+    """The key provider: ``file:FOLDER``, ``pkcs11:…`` or ``awskms:…``."""
     journal: str
     """The journal: ``file:PATH``."""
     migrate_database_url: str | None = field(repr=False)
@@ -79,7 +82,7 @@ class Settings:
             home=home,
             database_url=database_url,
             keyvault_url=keyvault_url,
-            kek=_scheme(env, "AUDIT_LEDGER_KEK", f"file:{home}/kek"),
+            kek=_scheme(env, "AUDIT_LEDGER_KEK", f"file:{home}/kek", others=_KEK_SCHEMES),
             journal=_scheme(env, "AUDIT_LEDGER_JOURNAL", f"file:{home}/erasures.journal"),
             migrate_database_url=_owner_url(env, "AUDIT_LEDGER_MIGRATE_DATABASE_URL", database_url),
             migrate_keyvault_url=_owner_url(env, "AUDIT_LEDGER_MIGRATE_KEYVAULT_URL", keyvault_url),
@@ -152,12 +155,15 @@ def _owner_url(env: Mapping[str, str], name: str, service_url: str) -> str | Non
     return url
 
 
-def _scheme(env: Mapping[str, str], name: str, default: str) -> str:
+def _scheme(env: Mapping[str, str], name: str, default: str, others: tuple[str, ...] = ()) -> str:
     value = env.get(name, default)
     scheme, _, rest = value.partition(":")
+    if scheme in others and rest:
+        return value
     if scheme != "file" or not rest:
-        # Not the whole value: other providers' settings carry PINs.
-        raise SettingsError(f"{name} has the scheme {scheme!r}; this version supports file:PATH")
+        # Nothing of the value: other providers' settings carry PINs.
+        supported = " or ".join(("file:PATH", *(f"{other}:…" for other in others)))
+        raise SettingsError(f"{name} must be {supported}")
     return f"file:{Path(rest).absolute()}"
 
 

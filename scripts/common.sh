@@ -1,4 +1,4 @@
-# What scripts/start, scripts/test and scripts/lock share: finding Python, the virtual environment, PostgreSQL. To be
+# What scripts/start, scripts/test and scripts/lock share: finding Python, the virtual environment, PostgreSQL, SoftHSM2. To be
 # sourced by a bash script that has `set -euo pipefail`; it goes to the project's root and defines functions.
 # Nothing is needed beforehand but Python 3.11 or newer; what else is missing is installed (as root, or with a sudo that
 # asks no password) or named in the error.
@@ -161,4 +161,41 @@ ensure_postgres() {
     unpack_postgres || fail "PostgreSQL could not be fetched. $hint"
   fi
   has_postgres || fail "PostgreSQL was fetched, but its programs were not found. $hint"
+}
+
+# Not only that it is there, but that it can be loaded.
+has_softhsm() {
+  "$VENV/bin/python" -c '
+import ctypes, sys
+from tests.support.softhsm import find_softhsm
+found = find_softhsm()
+if found is None:
+    sys.exit(1)
+ctypes.CDLL(str(found[0]))' 2>/dev/null
+}
+
+# Puts SoftHSM2 into .venv/softhsm, for who may not install it.
+unpack_softhsm() {
+  local folder="$VENV/softhsm"
+  rm -rf "$folder"
+  unpack "$folder" install softhsm2 >&2 || return
+  rm -rf "$folder"/*.deb "$folder/lists" "$folder/archives" "$folder"/*.bin
+  mkdir "$folder/bin" "$folder/lib"
+  ln -s "$(find "$folder/files/usr/lib" -type f -name libsofthsm2.so | head -n 1)" "$folder/lib/libsofthsm2.so"
+  ln -s "$folder/files/usr/bin/softhsm2-util" "$folder/bin/softhsm2-util"
+}
+
+# The tests keep keys in tokens of their own, in temporary folders.
+ensure_softhsm() {
+  if has_softhsm; then return; fi
+  local hint="The tests need SoftHSM2 (libsofthsm2.so, softhsm2-util): run as root: apt-get install softhsm2"
+  hint+=", or, with softhsm2-util on the PATH, give the module: SOFTHSM2_MODULE=/that/libsofthsm2.so $0"
+  command -v apt-get >/dev/null || fail "$hint"
+  if can_be_root; then
+    apt_install softhsm2 || fail "SoftHSM2 could not be installed. $hint"
+  else
+    say "SoftHSM2 is not installed: unpacking Debian's packages into .venv, without installing them"
+    unpack_softhsm || fail "SoftHSM2 could not be fetched. $hint"
+  fi
+  has_softhsm || fail "SoftHSM2 was fetched, but it was not found or cannot be loaded. $hint"
 }

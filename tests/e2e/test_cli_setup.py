@@ -127,6 +127,8 @@ def test_without_init_every_command_says_what_to_do(cli: Cli, arguments: tuple[s
         ("AUDIT_LEDGER_DATABASE_URL", "mysql://u:canary@host/db"),
         ("AUDIT_LEDGER_KEYVAULT_URL", "postgresql+psycopg://u:canary@host"),
         ("AUDIT_LEDGER_KEK", "vault:canary"),
+        ("AUDIT_LEDGER_KEK", "pkcs11:token=audit-ledger;object=kek?pin-value=canary"),
+        ("AUDIT_LEDGER_KEK", "awskms:alias/audit-ledger?secret=canary"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_value_is_not(tmp_path: Path, setting: str, value: str) -> None:
