@@ -74,7 +74,8 @@ def view_of(keyring: Keyring, found: KeyInContext) -> KeyView:
     if state == "restricted" or (state == "erasing" and found.open_erasure_next_state == "restricted"):
         return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at)
     damaged = KeyView("damaged", row.subject_ref, row.purpose, found.changed_at)
-    if state is None or found.epoch_state is None:
+    # Under an epoch that was destroyed lies only what was given up as damaged: no provider can be asked about it.
+    if state is None or found.epoch_state is None or found.epoch_state == "destroyed":
         return damaged
     try:
         key = keyring.open_key(row)

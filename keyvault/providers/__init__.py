@@ -20,6 +20,11 @@ class KeyProvider(Protocol):
     def name(self) -> str:
         """What stands in ``epochs.provider``: the scheme of the setting."""
 
+    @property
+    def place(self) -> Path | None:
+        """The folder that the KEKs lie in, where they are files; None for a keeper that is a service or a device of its
+        own."""
+
     def create(self, epoch: int) -> None:
         """Make the KEK of this epoch, unless there is one: that one is kept. When this returns, it survives a crash."""
 
@@ -28,6 +33,17 @@ class KeyProvider(Protocol):
 
     def unwrap(self, epoch: int, blob: bytes, aad: bytes) -> bytes:
         """Undo :meth:`wrap`. Raises :class:`~keyvault.errors.NotAuthenticError` when the blob is not authentic."""
+
+    def epochs(self) -> frozenset[int]:
+        """The epochs whose KEK could be used now, or brought back into use: what is scheduled for deletion is not among
+        them."""
+
+    def destroy(self, epoch: int) -> int | None:
+        """Destroy the KEK of this epoch for good. Doing it again changes nothing, an epoch without a KEK included.
+
+        Gives the time (µs) at which its keeper says that no copy of the keeper's own is left, or None: now. When this
+        returns, nothing unwraps under the epoch any more.
+        """
 
 
 def provider_from_url(url: str) -> KeyProvider:

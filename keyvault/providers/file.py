@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from keyvault.errors import InsecureFolderError, ProviderError
 
 _CHECK_SIZE: Final = 8
 _FILE_SIZE: Final = 1 + envelope.KEY_SIZE + _CHECK_SIZE
+_NAME: Final = re.compile(r"epoch-([1-9][0-9]*)\.kek", re.ASCII)
 
 
 class FileProvider:
@@ -32,6 +34,11 @@ class FileProvider:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @property
+    def place(self) -> Path:
+        """See the contract."""
+        return self._folder
 
     def create(self, epoch: int) -> None:
         """See the contract. Crash-safe: before the link there is no KEK, after it there is a whole one."""
@@ -53,6 +60,28 @@ class FileProvider:
     def unwrap(self, epoch: int, blob: bytes, aad: bytes) -> bytes:
         """See the contract."""
         return envelope.unwrap(self._read(epoch), blob, aad)
+
+    def epochs(self) -> frozenset[int]:
+        """See the contract."""
+        with _translated(f"look into the folder of KEKs {self._folder}"):
+            _require_private(os.stat(self._folder), self._folder, 0o700)
+            found = (_NAME.fullmatch(name) for name in os.listdir(self._folder))
+            return frozenset(int(match[1]) for match in found if match)
+
+    def destroy(self, epoch: int) -> None:
+        """See the contract. Crash-safe: doing it again completes it."""
+        path = self._path(epoch)
+        with _translated(f"destroy the KEK {path}"), self._locked_folder() as folder:
+            self._clear_leftovers()
+            if path.exists():
+                fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.write(fd, bytes(_FILE_SIZE))
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                path.unlink()
+            os.fsync(folder)
 
     def _path(self, epoch: int) -> Path:
         return self._folder / f"epoch-{epoch}.kek"
