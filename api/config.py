@@ -19,6 +19,10 @@ DEFAULT_THREADS: Final = 16
 POSTGRESQL_WORKERS: Final = 2
 LARGEST_PORT: Final = 65535
 MOST_WORKERS: Final = 64
+MOST_DAYS: Final = 36_500
+DEFAULT_ROTATE_DAYS: Final = 90
+DEFAULT_ALARM_DAYS: Final = 120
+"""A rotation's turn, and a month to destroy the old epoch."""
 MOST_THREADS: Final = 20
 """The connection pools hold 20 connections: further threads would only wait for one."""
 
@@ -62,6 +66,14 @@ class Settings:
     """One of ``LOG_LEVELS``."""
     projections: tuple[str, ...]
     """The projections that a worker runs, by name."""
+    rotate_days: int
+    """A worker rotates the KEK when the current epoch is older. 0: never."""
+    kek_copies_days: int
+    """How long copies of a KEK are kept elsewhere after it was destroyed, as the operator declares."""
+    final_alarm_days: int
+    """An erasure that is not final after so long raises an alarm. 0: never."""
+    pg_dump: str
+    """The program ``pg_dump``: a name on the PATH, or a path. ``pg_restore`` is the one beside it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -90,6 +102,10 @@ class Settings:
             threads=_number(env, "AUDIT_LEDGER_THREADS", DEFAULT_THREADS, MOST_THREADS),
             log_level=_log_level(env.get("AUDIT_LEDGER_LOG_LEVEL", "info")),
             projections=_projections(env.get("AUDIT_LEDGER_PROJECTIONS", ",".join(SHIPPED))),
+            rotate_days=_number(env, "AUDIT_LEDGER_ROTATE_DAYS", DEFAULT_ROTATE_DAYS, MOST_DAYS, least=0),
+            kek_copies_days=_number(env, "AUDIT_LEDGER_KEK_COPIES_DAYS", 0, MOST_DAYS, least=0),
+            final_alarm_days=_number(env, "AUDIT_LEDGER_FINAL_ALARM_DAYS", DEFAULT_ALARM_DAYS, MOST_DAYS, least=0),
+            pg_dump=env.get("AUDIT_LEDGER_PG_DUMP", "pg_dump"),
         )
 
 
@@ -161,10 +177,10 @@ def _scheme(env: Mapping[str, str], name: str, default: str) -> str:
     return f"file:{Path(rest).absolute()}"
 
 
-def _number(env: Mapping[str, str], name: str, default: int, largest: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, largest: int, *, least: int = 1) -> int:
     text = env.get(name, str(default))
-    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= largest:
-        raise SettingsError(f"{name} must be a whole number from 1 to {largest}")
+    if _NUMBER.fullmatch(text) is None or not least <= int(text) <= largest:
+        raise SettingsError(f"{name} must be a whole number from {least} to {largest}")
     return int(text)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from sqlalchemy import Engine, make_url
 
 from keyvault import database, epoch_store
 from keyvault.epoch_store import EpochRow
 from keyvault.providers import KeyProvider
-from keyvault.values import DestroyedEpoch, ErasureEntry, Finality
+from keyvault.values import DestroyedEpoch, Finality
 
 DAY: Final = 86_400_000_000
 
@@ -33,9 +33,18 @@ class Custody:
     shared_place: bool = False
 
 
-def decide(
-    entry: ErasureEntry, rows: Sequence[EpochRow], living: Collection[int], custody: Custody, now: int
-) -> Finality:
+class Erased(Protocol):
+    """What of an erasure decides."""
+
+    @property
+    def done(self) -> bool: ...
+    @property
+    def erased_at(self) -> int | None: ...
+    @property
+    def epoch(self) -> int | None: ...
+
+
+def decide(entry: Erased, rows: Sequence[EpochRow], living: Collection[int], custody: Custody, now: int) -> Finality:
     """Pure. ``rows``: every epoch; ``living``: those whose KEK the provider has, whatever the rows say.
 
     An erasure without keys waits for the same epochs as one with keys: its list of keys may have come from a vault that
@@ -65,7 +74,7 @@ def decide(
 
 def look_up(
     engine: Engine,
-    entries: Sequence[ErasureEntry],
+    entries: Sequence[Erased],
     provider: KeyProvider | None,
     custody: Custody,
     now: int,

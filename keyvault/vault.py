@@ -8,6 +8,7 @@ database, the key provider or (for ``finish_erasure``) the journal cannot be rea
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from keyvault.documents import Document
 from keyvault.envelope import WrapKind
 from keyvault.epochs import Epochs, reread
 from keyvault.erasing import ErasureRequest
-from keyvault.finality import Custody
+from keyvault.finality import Custody, Erased
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
@@ -72,6 +73,11 @@ class Vault:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+    @property
+    def kek_place(self) -> Path | None:
+        """The folder that the KEKs lie in, where they are files."""
+        return self._keyring.provider.place
 
     def journal_verifying_key(self) -> bytes:
         """The 32-byte Ed25519 public key that the journal's lines verify under."""
@@ -236,7 +242,7 @@ class Vault:
 
     # What is stated about them later
 
-    def finality(self, entries: Sequence[ErasureEntry], *, ask_keeper: bool) -> Sequence[Finality]:
+    def finality(self, entries: Sequence[Erased], *, ask_keeper: bool) -> Sequence[Finality]:
         """For each of these erasures, whether it is final. See :mod:`keyvault.finality`."""
         provider = self._keyring.provider if ask_keeper else None
         return finality.look_up(self.engine, entries, provider, self._custody, self._clock())

@@ -37,7 +37,7 @@ from tests.contract.vault_world import (
 )
 from tests.support.postgres import PostgresCluster
 
-ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "3"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -225,7 +225,7 @@ def test_even_without_the_lock_two_rotations_do_no_harm(world: World, monkeypatc
     """Each transaction holds by itself: the lock only saves work."""
     for number in range(30):
         key_of(world.open(), f"patient:{number}")
-    monkeypatch.setattr(rotation.database, "only_one", lambda _: threading.Lock())
+    monkeypatch.setattr(database, "only_one", lambda _: threading.Lock())
     monkeypatch.setattr(rotation, "BATCH", 4)
     vaults = [world.open() for _ in range(3)]
     at_once(*(partial(vault.epochs.rotate) for vault in vaults))
