@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from keyvault import database
 from keyvault.errors import EpochRefusedError
 
-PATIENCE_SECONDS: Final = 10.0
+PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS: Final = 0.2
 
 _ROLE_SEES_REPLICAS: Final = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
@@ -22,9 +22,9 @@ _BEHIND: Final = (
 )
 
 
-def require_caught_up(engine: Engine, *, patience: float = PATIENCE_SECONDS) -> None:
+def require_caught_up(engine: Engine) -> None:
     """Return when every replica has replayed all that is committed now; raise :class:`EpochRefusedError` when one does
-    not within ``patience`` seconds, or when nobody can tell.
+    not within ``PATIENCE_SECONDS``, or when nobody can tell.
 
     A replica that lacks the rewrap holds the living keys under the old epoch only: promoted after that epoch's KEK is
     gone, it would open nothing. SQLite has no replicas.
@@ -32,7 +32,7 @@ def require_caught_up(engine: Engine, *, patience: float = PATIENCE_SECONDS) -> 
     if engine.dialect.name != "postgresql":
         return
     position = database.read(engine, _require_a_view)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while behind := database.read(engine, lambda connection: _behind(connection, position)):
         if time.monotonic() > deadline:
             raise EpochRefusedError(
