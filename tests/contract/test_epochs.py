@@ -37,7 +37,7 @@ from tests.contract.vault_world import (
 )
 from tests.support.postgres import PostgresCluster
 
-ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "2"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -165,8 +165,9 @@ def on_a_terminal(server: ServedLedger, arguments: list[str], typed: str) -> str
 # The worker
 
 
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)
 def test_a_worker_rotates_when_it_is_time(server: ServedLedger) -> None:
-    """Once, and says that there is a new KEK to be kept."""
+    """Once, and says that there is a new KEK to be kept. (Its duties are tested on either database elsewhere.)"""
     tamper(server, f"UPDATE epochs SET current_at = current_at - {2 * DAY}")
     with WorkerProcess(server, settings={"AUDIT_LEDGER_ROTATE_DAYS": "1"}) as worker:
         eventually((keks_of(server) / "epoch-2.kek").exists)
