@@ -102,7 +102,7 @@ class Settings:
             threads=_number(env, "AUDIT_LEDGER_THREADS", DEFAULT_THREADS, MOST_THREADS),
             log_level=_log_level(env.get("AUDIT_LEDGER_LOG_LEVEL", "info")),
             projections=_projections(env.get("AUDIT_LEDGER_PROJECTIONS", ",".join(SHIPPED))),
-            rotate_days=_number(env, "AUDIT_LEDGER_ROTATE_DAYS", DEFAULT_ROTATE_DAYS, MOST_DAYS, least=0),
+            rotate_days=_rotate_days(env),
             kek_copies_days=_number(env, "AUDIT_LEDGER_KEK_COPIES_DAYS", 0, MOST_DAYS, least=0),
             final_alarm_days=_number(env, "AUDIT_LEDGER_FINAL_ALARM_DAYS", DEFAULT_ALARM_DAYS, MOST_DAYS, least=0),
             pg_dump=env.get("AUDIT_LEDGER_PG_DUMP", "pg_dump"),
@@ -187,6 +187,13 @@ def _number(env: Mapping[str, str], name: str, default: int, largest: int, *, le
 def _workers(env: Mapping[str, str], *, both_on_servers: bool) -> int:
     # SQLite has one writer at a time: a second process would only wait for the first.
     return _number(env, "AUDIT_LEDGER_WORKERS", POSTGRESQL_WORKERS if both_on_servers else 1, MOST_WORKERS)
+
+
+def _rotate_days(env: Mapping[str, str]) -> int:
+    # A new KEK in a file has to be copied, to safekeeping and to the other machines, before anything hangs on it: no
+    # program makes one that nobody has asked for. Other keepers see to that themselves.
+    in_files = env.get("AUDIT_LEDGER_KEK", "file:").startswith("file:")
+    return _number(env, "AUDIT_LEDGER_ROTATE_DAYS", 0 if in_files else DEFAULT_ROTATE_DAYS, MOST_DAYS, least=0)
 
 
 def _origin(value: str) -> str:

@@ -110,7 +110,8 @@ def share_minting(connection: Connection) -> None:
     """Let many mint at once, until this transaction ends, and none while somebody waits for :func:`stop_minting`.
 
     Row locks are not enough in PostgreSQL: whoever wants a row FOR SHARE overtakes those who wait to change it, and
-    writers that mint all the time would keep a rotation waiting for ever. Advisory locks are given in order of arrival.
+    writers that mint all the time would keep a rotation waiting for ever. Advisory locks are given in order of arrival
+    (docs/adr/0007).
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock_shared(:number)"), {"number": _MINT_LOCK})

@@ -165,7 +165,7 @@ def _shred(connection: Connection, entry: ErasureEntry, erased_at: int) -> None:
     generations = {row.key_id: row.generation for row in rows}
     store.delete_keys(connection, entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
     # Only now, with the rows held: a rotation could else make a new epoch and rewrap them in between, and the fences
-    # would say that no copy is under it.
+    # would say that no copy is under it (docs/adr/0007).
     epoch = epoch_store.newest_epoch(connection)
     if epoch is None:
         raise NotInitialisedError("the vault has no epoch; run `audit-ledger init`")

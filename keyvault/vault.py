@@ -67,7 +67,7 @@ class Vault:
 
     def check(self) -> None:
         """Raise unless the database answers, the provider has the current KEK, and the journal takes a line."""
-        epochs.probe(self.engine, self._keyring)
+        self._reread(lambda: epochs.probe(self.engine, self._keyring))
         self.journal.check(self._signing_key(SERVICE).public_key())
 
     def close(self) -> None:
