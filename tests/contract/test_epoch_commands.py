@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from ledger.services.erase import ErasureOrder, erase_subject, get_erasure
 from ledger.services.read import query_events
 from tests.support.postgres import PostgresCluster
 from tests.support.service import event, new_ledger
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
 
 @dataclass
@@ -174,6 +177,17 @@ def test_damaged_keys_are_named_and_given_up_only_loudly(desk: Desk, safe: Path)
     with desk.service() as service:
         (opened,) = query_events(service.deps, ledger_id, EventQuery(), cursor=None, limit=9).events
         assert {redaction.reason for redaction in opened.redactions} == {"unreadable"}
+
+
+@pytest.mark.parametrize("page", ["rotate-keys.md", "back-up.md"])
+def test_the_commands_of_the_how_to_pages_work_as_they_stand(desk: Desk, safe: Path, page: str) -> None:
+    """In their order; what a person answers on a terminal is given as ``--yes``."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", (HOW_TO / page).read_text(), re.M | re.S)
+    for line in block.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "audit-ledger"
+        arguments = [str(safe) if word.startswith("/srv/backup/") else word for word in arguments]
+        desk.must(*arguments, *(["--yes"] if "destroy" in arguments else []))
 
 
 # Backups
