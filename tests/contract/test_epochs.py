@@ -235,6 +235,31 @@ def test_even_without_the_lock_two_rotations_do_no_harm(world: World, monkeypatc
     assert all(status_of(world.open(), row[0]) == "living" for row in world.rows("subject_keys"))
 
 
+def test_a_keeper_that_has_to_be_waited_for_is_asked_many_things_at_once(
+    world: World, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service in the network is; and damage is still told from a keeper that fails."""
+    key_ids = [key_of(vault, f"patient:{number}") for number in range(20)]
+    world.execute("UPDATE subject_keys SET wrapped_dek = :junk WHERE key_id = :id", junk=b"\x01junk", id=key_ids[0])
+    provider = vault._keyring.provider
+    wrap, most = provider.wrap, [0]
+    inside: list[int] = []
+
+    def take_time(epoch: int, plaintext: bytes, aad: bytes) -> bytes:
+        inside.append(epoch)
+        most[0] = max(most[0], len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return wrap(epoch, plaintext, aad)
+
+    monkeypatch.setattr(type(provider), "place", None)
+    monkeypatch.setattr(provider, "wrap", take_time)
+    outcome = vault.epochs.rotate()
+    assert outcome is not None
+    assert (outcome.rewrapped, outcome.damaged) == (19 + 7, 1)
+    assert most[0] > 4
+
+
 # While the service goes on
 
 
