@@ -13,7 +13,8 @@ class KeyProvider(Protocol):
     """The keeper of one KEK for each epoch.
 
     May be called from several threads and processes at once. Raises :class:`ProviderError` when a KEK cannot be
-    reached, and never keeps a KEK in use after its keeper has lost it.
+    reached, works again by itself when it can, and never keeps a KEK in use after its keeper has lost it. Connects to
+    nothing before the first call, and shows no PIN or credential in any error or repr.
     """
 
     @property
@@ -32,7 +33,8 @@ class KeyProvider(Protocol):
         """Wrap ``plaintext`` under the KEK of this epoch, bound to ``aad``."""
 
     def unwrap(self, epoch: int, blob: bytes, aad: bytes) -> bytes:
-        """Undo :meth:`wrap`. Raises :class:`~keyvault.errors.NotAuthenticError` when the blob is not authentic."""
+        """Undo :meth:`wrap`. Raises :class:`~keyvault.errors.NotAuthenticError` when the blob is not authentic, and
+        only while the KEK is there to say so."""
 
     def epochs(self) -> frozenset[int]:
         """The epochs whose KEK could be used now, or brought back into use: what is scheduled for deletion is not among
