@@ -115,11 +115,7 @@ def hold_current_epoch(connection: Connection) -> int | None:
     """The current epoch, which stays current until this transaction ends."""
     share_minting(connection)
     statement = select(epochs.c.epoch).where(epochs.c.state == "current").with_for_update(read=True)
-    held: int | None = connection.execute(statement).scalar_one_or_none()
-    if held is None:
-        # PostgreSQL gives no row when the one that it waited for ceased to be current; a second look sees the next.
-        held = connection.execute(statement).scalar_one_or_none()
-    return held
+    return connection.execute(statement).scalar_one_or_none()
 
 
 def newest_epoch(connection: Connection) -> int | None:

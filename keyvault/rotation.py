@@ -293,7 +293,8 @@ def _prove(engine: Engine, clock: Callable[[], int], state: _Pass) -> bool:
         left = {epoch: epoch_store.count_under(connection, epoch) for epoch in state.old}
         if any(left[epoch] > state.damaged[epoch] for epoch in state.old):
             return False
-        now = clock()
+        # Not older than any backup that is known of by now, whatever the clock of the machine that made it said.
+        now = max(clock(), epoch_store.newest_backup(connection) or 0)
         for epoch in state.old:
             row = rows.get(epoch)
             if row is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select
 
 from keyvault.database import insert_missing
 from keyvault.envelope import WrapKind
@@ -161,13 +161,15 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
     """The living keys among these. One statement, so that key, state and open erasure are of one moment."""
     found = []
     is_open = and_(same_subject(erasures, subject_keys), erasures.c.state != "done")
+    # From the order on its KEK may be gone, and what is still under it was given up.
+    epoch_state = case((epochs.c.destroyed_at.is_not(None), "destroyed"), else_=epochs.c.state)
     for chunk in chunks(key_ids):
         statement = (
             select(
                 subject_keys,
                 subjects.c.state.label("subject_state"),
                 subjects.c.changed_at,
-                epochs.c.state.label("epoch_state"),
+                epoch_state.label("epoch_state"),
                 erasures.c.erasure_id,
                 erasures.c.key_ids.label("erasure_keys"),
                 erasures.c.next_state,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from keyvault import database, replicas
+from keyvault import database, epoch_store, replicas
 from keyvault.errors import DamagedKeyError, EpochRefusedError, ProviderError
 from keyvault.vault import Vault
 from tests.contract.vault_world import (
@@ -163,6 +163,14 @@ def test_without_a_newer_backup_it_is_refused(world: World, vault: Vault) -> Non
     assert vault.epochs.destroy(1).state == "destroyed"
 
 
+def test_a_backup_from_before_the_rewrap_does_not_count_though_its_clock_was_ahead(world: World, vault: Vault) -> None:
+    """Two machines need not agree about the time for that."""
+    key_of(vault, "patient:A")
+    vault.epochs.note_backup(world.clock() + 3_600_000_000, "made")
+    vault.epochs.rotate()
+    assert refusal(vault, 1) == "no-backup"
+
+
 def test_rows_that_came_back_under_the_epoch_stop_it(world: World, vault: Vault) -> None:
     """The proof is made again under the lock; a rotation rewraps what came back."""
     key_id = key_of(vault, "patient:A")
@@ -191,6 +199,33 @@ def test_damaged_keys_are_given_up_only_when_that_is_said(world: World, vault: V
     with pytest.raises(DamagedKeyError):
         key_of(later, "patient:A")
     assert key_of(later, "patient:B") == good
+
+
+def test_what_was_given_up_is_damaged_from_the_order_on(
+    world: World, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I9: a crash right behind the end of the KEK does not turn a page with such a key into an error."""
+    bad, good = key_of(vault, "patient:A"), key_of(vault, "patient:B")
+    ledger_key = vault.reserve(LEDGER, {}, (), mint=False).ledger_key.key_id
+    world.execute("UPDATE subject_keys SET wrapped_dek = :junk WHERE key_id = :id", junk=b"\x01junk", id=bad)
+    world.execute("UPDATE ledger_secrets SET wrapped = :junk WHERE key_id = :id", junk=b"\x01junk", id=ledger_key)
+    vault.epochs.rotate()
+    back_up(world, vault)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(epoch_store, "mark_destroyed", die)
+        with pytest.raises(KeyboardInterrupt):
+            vault.epochs.destroy(1, abandon_damaged=True)
+    assert not (world.kek_folder / "epoch-1.kek").exists()
+    views = world.open().look_up_keys(LEDGER, [bad, good, ledger_key])
+    assert {key_id: view.status for key_id, view in views.items()} == {
+        bad: "damaged",
+        good: "living",
+        ledger_key: "damaged",
+    }
 
 
 def test_a_key_that_was_mended_is_not_given_up(world: World, vault: Vault) -> None:
