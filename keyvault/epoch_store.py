@@ -193,8 +193,12 @@ def keys_under(connection: Connection, old: Collection[int], after: Any, limit: 
 
 
 def secrets_under(connection: Connection, old: Collection[int]) -> Sequence[FoundSecret]:
-    """The secrets under these epochs: a few a ledger, so all at once."""
-    statement = select(*_raw(ledger_secrets)).where(ledger_secrets.c.epoch.in_(sorted(old)))
+    """The secrets under these epochs, in order of their keys: a few a ledger, so all at once."""
+    statement = (
+        select(*_raw(ledger_secrets))
+        .where(ledger_secrets.c.epoch.in_(sorted(old)))
+        .order_by(ledger_secrets.c.ledger_id, ledger_secrets.c.kind)
+    )
     return [_found_secret(row) for row in connection.execute(statement)]
 
 

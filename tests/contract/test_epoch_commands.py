@@ -23,6 +23,7 @@ from sqlalchemy import text
 from api import backups, cli
 from api.config import Settings
 from api.epoch_duties import EpochDuties
+from api.metrics import Counters, metrics_text
 from api.wiring import Service, migrate_databases, open_service, prepare_home
 from keyvault import database
 from keyvault.errors import ProviderError
@@ -306,6 +307,9 @@ def test_the_duties_complete_and_sign_and_raise_an_alarm(
         duties.do_all()
         duties.do_all()
         assert [record.getMessage() for record in caplog.records].count("erasures-not-final") == 1
+        desk.environment["AUDIT_LEDGER_FINAL_ALARM_DAYS"] = "1"
+        assert "erasures that are not final: 1, 1 of them overdue" in desk.must("epochs", "list")
+        assert gauges(service) == {"not_final": 1.0, "final_overdue": 1.0}
 
         service.vault.epochs.rotate()
         service.vault.epochs.note_backup(service.deps.clock(), "made")
@@ -325,8 +329,15 @@ def test_the_duties_complete_and_sign_and_raise_an_alarm(
         duties.do_all()
         assert service.vault.epochs.overview().rows[0].state == "destroyed"
         assert get_erasure(service.deps, ledger_id, entry.erasure_id).final.at is not None
+        assert gauges(service) == {"not_final": 0.0, "final_overdue": 0.0}
         messages = [record.getMessage() for record in caplog.records]
         assert {"worker-duty-recovered", "epoch-destroyed", "erasure-final"} <= set(messages)
+
+
+def gauges(service: Service) -> dict[str, float]:
+    """What the metrics say of erasures that are not final."""
+    found = re.findall(r"^audit_ledger_erasures_(\w+) (\S+)$", metrics_text(service, Counters()).decode(), re.M)
+    return {name: float(value) for name, value in found}
 
 
 def test_a_worker_that_stops_leaves_a_rotation_to_the_next(desk: Desk) -> None:
