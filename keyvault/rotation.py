@@ -16,6 +16,7 @@ A crash leaves one of these states, and the next call goes on from there (I12).
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ from keyvault.keyring import SERVICE, Keyring
 from keyvault.store import KeyRow
 
 BATCH: Final = 500
+_SCRUB_EVERY: Final = 10
 _AT_ONCE: Final = 16
 _PASSES: Final = 20
 _PAUSE_SECONDS: Final = 0.1
@@ -224,13 +226,18 @@ def _go_through(engine: Engine, keyring: Keyring, state: _Pass) -> bool:
         return True
     _rewrap_secrets(engine, keyring, state)
     after: Any = None
-    while state.follower.goes_on():
+    for number in itertools.count(1):
+        if not state.follower.goes_on():
+            return False
         found = _next_keys(engine, state.old, after)
         if not found:
-            return True
+            break
         _rewrap_keys(engine, keyring, state, found)
         after = found[-1].key_id
-    return False
+        if number % _SCRUB_EVERY == 0:
+            # Readers that never all pause would let SQLite's write-ahead log grow with the number of keys.
+            database.scrub(engine)
+    return True
 
 
 def _next_keys(engine: Engine, old: Collection[int], after: Any) -> Sequence[FoundKey]:
