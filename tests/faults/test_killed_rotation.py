@@ -251,9 +251,8 @@ KILLS: dict[str, Callable[[], None]] = {
 
 
 @pytest.mark.parametrize("kill", KILLS)
-def test_killed_with_sigkill_and_run_again(tmp_path: Path, kill: str) -> None:
+def test_killed_with_sigkill_and_run_again(place: Place, kill: str) -> None:
     """The lock that keeps others out ends with the process, and the next one finishes."""
-    place = sqlite_place(tmp_path / "home")
     service = set_up(place)
     town = Town(service)
     victim = processes.Process(target=rotate_and_destroy, args=(place, kill))
