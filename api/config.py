@@ -19,6 +19,10 @@ DEFAULT_THREADS: Final = 16
 POSTGRESQL_WORKERS: Final = 2
 LARGEST_PORT: Final = 65535
 MOST_WORKERS: Final = 64
+MOST_DAYS: Final = 36_500
+DEFAULT_ROTATE_DAYS: Final = 90
+DEFAULT_ALARM_DAYS: Final = 120
+"""A rotation's turn, and a month to destroy the old epoch."""
 MOST_THREADS: Final = 20
 """The connection pools hold 20 connections: further threads would only wait for one."""
 
@@ -65,6 +69,14 @@ class Settings:
     """One of ``LOG_LEVELS``."""
     projections: tuple[str, ...]
     """The projections that a worker runs, by name."""
+    rotate_days: int
+    """A worker rotates the KEK when the current epoch is older. 0: never."""
+    kek_copies_days: int
+    """How long copies of a KEK are kept elsewhere after it was destroyed, as the operator declares."""
+    final_alarm_days: int
+    """An erasure that is not final after so long raises an alarm. 0: never."""
+    pg_dump: str
+    """The program ``pg_dump``: a name on the PATH, or a path. ``pg_restore`` is the one beside it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -93,6 +105,10 @@ class Settings:
             threads=_number(env, "AUDIT_LEDGER_THREADS", DEFAULT_THREADS, MOST_THREADS),
             log_level=_log_level(env.get("AUDIT_LEDGER_LOG_LEVEL", "info")),
             projections=_projections(env.get("AUDIT_LEDGER_PROJECTIONS", ",".join(SHIPPED))),
+            rotate_days=_rotate_days(env),
+            kek_copies_days=_number(env, "AUDIT_LEDGER_KEK_COPIES_DAYS", 0, MOST_DAYS, least=0),
+            final_alarm_days=_number(env, "AUDIT_LEDGER_FINAL_ALARM_DAYS", DEFAULT_ALARM_DAYS, MOST_DAYS, least=0),
+            pg_dump=env.get("AUDIT_LEDGER_PG_DUMP", "pg_dump"),
         )
 
 
@@ -167,16 +183,23 @@ def _scheme(env: Mapping[str, str], name: str, default: str, others: tuple[str, 
     return f"file:{Path(rest).absolute()}"
 
 
-def _number(env: Mapping[str, str], name: str, default: int, largest: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, largest: int, *, least: int = 1) -> int:
     text = env.get(name, str(default))
-    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= largest:
-        raise SettingsError(f"{name} must be a whole number from 1 to {largest}")
+    if _NUMBER.fullmatch(text) is None or not least <= int(text) <= largest:
+        raise SettingsError(f"{name} must be a whole number from {least} to {largest}")
     return int(text)
 
 
 def _workers(env: Mapping[str, str], *, both_on_servers: bool) -> int:
     # SQLite has one writer at a time: a second process would only wait for the first.
     return _number(env, "AUDIT_LEDGER_WORKERS", POSTGRESQL_WORKERS if both_on_servers else 1, MOST_WORKERS)
+
+
+def _rotate_days(env: Mapping[str, str]) -> int:
+    # A new KEK in a file has to be copied, to safekeeping and to the other machines, before anything hangs on it: no
+    # program makes one that nobody has asked for. Other keepers see to that themselves.
+    in_files = env.get("AUDIT_LEDGER_KEK", "file:").startswith("file:")
+    return _number(env, "AUDIT_LEDGER_ROTATE_DAYS", 0 if in_files else DEFAULT_ROTATE_DAYS, MOST_DAYS, least=0)
 
 
 def _origin(value: str) -> str:

@@ -23,6 +23,7 @@ from typing_extensions import override
 from api.shared_counts import FOLDER_VARIABLE
 from api.wiring import Service
 from keyvault.errors import KeyVaultError
+from keyvault.finality import DAY
 from ledger.errors import LedgerError
 from ledger.ports import Follower
 
@@ -205,6 +206,23 @@ class _Databases(Collector):
             "Age of the oldest erasure that is not done; 0 when there is none.",
             (),
             [((), max(0, oldest) / _MICROSECONDS)],
+        )
+        yield from self._not_final(now)
+
+    def _not_final(self, now: int) -> Iterator[Metric]:
+        vault, alarm_days = self._service.deps.vault, self._service.settings.final_alarm_days
+        overdue = vault.count_erasures_without("final", erased_before=now - alarm_days * DAY) if alarm_days else 0
+        yield _gauge(
+            "audit_ledger_erasures_not_final",
+            "Erasures that are done while a copy of their keys could still be opened.",
+            (),
+            [((), vault.count_erasures_without("final"))],
+        )
+        yield _gauge(
+            "audit_ledger_erasures_final_overdue",
+            "Of them, those older than AUDIT_LEDGER_FINAL_ALARM_DAYS.",
+            (),
+            [((), overdue)],
         )
 
 

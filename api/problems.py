@@ -108,6 +108,9 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     vault.UnknownSubjectError: NOT_FOUND,
     vault.UnknownErasureError: NOT_FOUND,
     vault.UnknownPurposeError: NOT_FOUND,
+    # No request comes upon these two so far: epochs are the command line's and the worker's.
+    vault.BusyError: BUSY,
+    vault.EpochRefusedError: BUSY,
     # The ledger is there and its secrets are not: a vault that was restored too old, or another's.
     vault.UnknownLedgerError: VAULT_UNAVAILABLE,
     vault.VaultUnavailableError: VAULT_UNAVAILABLE,

@@ -14,7 +14,9 @@ from ledger.domain.ids import format_ref
 from ledger.domain.query import Moment
 from ledger.domain.state import HiddenParts
 from ledger.domain.times import format_time
+from ledger.ports import Pending
 from ledger.services.erase import Erasure, ErasureOutcome, Receipt
+from ledger.services.finality import WHY_PENDING, render_statements
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
@@ -153,7 +155,8 @@ def render_erasure(erasure: Erasure) -> dict[str, Any]:
         "events": erasure.events,
         "requested_at": format_time(entry.requested_at),
         "erased_at": _time(entry.erased_at),
-        "final_at": None,
+        "final_at": _time(erasure.final.at),
+        "final_pending": _pending(erasure.final.pending),
         "unlinked_at": None,
     }
 
@@ -165,7 +168,12 @@ def render_receipt(receipt: Receipt) -> dict[str, Any]:
         "proof": None,
         "checkpoint": None,
         "signature": _base64(receipt.signature),
+        "statements": render_statements(receipt.statements),
     }
+
+
+def _pending(word: Pending | None) -> dict[str, str] | None:
+    return {"reason": word, "detail": WHY_PENDING[word]} if word is not None else None
 
 
 def render_outcome(outcome: ErasureOutcome) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from api.config import Settings
 from keyvault import database as vault_database
 from keyvault import migrate as vault_migrations
 from keyvault.errors import DamagedKeyError, KeyVaultError, NotAuthenticError, NotInitialisedError, ProviderError
+from keyvault.finality import DAY
 from keyvault.opening import open_vault
 from keyvault.vault import Vault
 from ledger.domain.events import OPERATOR
@@ -121,7 +122,15 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
 
     engine = open_engine(settings.database_url)
     store = SqlStore(engine)
-    vault = open_vault(settings.keyvault_url, settings.kek, settings.journal, now, note_unwrap=note_unwrap)
+    vault = open_vault(
+        settings.keyvault_url,
+        settings.kek,
+        settings.journal,
+        now,
+        note_unwrap=note_unwrap,
+        copies_kept=settings.kek_copies_days * DAY,
+        home=settings.home,
+    )
     # mypy sees here that SqlStore and Vault are what ledger.ports asks for.
     deps = Dependencies(
         store=store,

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api.config import Settings
+from api.epoch_duties import EpochDuties
 from api.logs import LOGGER, configure_logs
 from api.metrics import Counters
 from api.starting import check_dependencies
@@ -48,7 +49,7 @@ def work(settings: Settings) -> None:
     service = open_service(settings, Counters())
     try:
         check_dependencies(service)
-        with _told_to_stop() as stop:
+        with _told_to_stop() as stop, EpochDuties(service, stop).running():
             _log.info("working", extra={"projections": list(settings.projections)})
             run_worker(service.deps, stop=stop, projections=projections, report=_Log())
     finally:

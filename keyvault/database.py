@@ -6,6 +6,7 @@ Foreign exceptions become the vault's own here, and lose their text on the way: 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, tex
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
-from keyvault.errors import ConnectionLostError, KeyVaultError, VaultUnavailableError
+from keyvault.errors import BusyError, ConnectionLostError, KeyVaultError, VaultUnavailableError
 
 T = TypeVar("T")
 
@@ -37,6 +38,9 @@ _BUSY_MILLISECONDS: Final = int(BUSY_TIMEOUT_SECONDS * 1000)
 _WRITE: Final = "keyvault_write"
 _MIGRATION_LOCK: Final = 0x6B657976_61756C74
 _EPOCH_LOCK: Final = 0x6B657976_65706F63
+_MINT_LOCK: Final = 0x6B657976_6D696E74
+_ROTATION_LOCK: Final = 0x6B657976_726F7461
+_BUSY: Final = "another process is rotating or destroying epochs; wait until it is done, and ask again"
 
 
 def make_engine(url: str) -> Engine:
@@ -100,6 +104,66 @@ def insert_missing(connection: Connection, table: Table, rows: Sequence[dict[str
 def lock_epochs(connection: Connection) -> None:
     """Let one process at a time change epochs, until this transaction ends. SQLite has one writer anyway."""
     _advisory_lock(connection, _EPOCH_LOCK)
+
+
+def share_minting(connection: Connection) -> None:
+    """Let many mint at once, until this transaction ends, and none while somebody waits for :func:`stop_minting`.
+
+    Row locks are not enough in PostgreSQL: whoever wants a row FOR SHARE overtakes those who wait to change it, and
+    writers that mint all the time would keep a rotation waiting for ever. Advisory locks are given in order of arrival
+    (docs/adr/0008).
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock_shared(:number)"), {"number": _MINT_LOCK})
+
+
+def stop_minting(connection: Connection) -> None:
+    """Wait for those who mint, and keep the others waiting until this transaction ends."""
+    _advisory_lock(connection, _MINT_LOCK)
+
+
+@contextmanager
+def only_one(engine: Engine) -> Iterator[None]:
+    """Let one process or thread at a time rotate or destroy. Raises :class:`BusyError` at once when another does.
+
+    It saves work and no more: each transaction of theirs holds by itself, should this lock be lost. It ends with the
+    process. SQLite: a lock on a file beside the database (never on the database's own file: closing that would drop
+    SQLite's locks).
+    """
+    with _translated():
+        if engine.dialect.name == "postgresql":
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                if not connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": _ROTATION_LOCK}).scalar_one():
+                    raise BusyError(_BUSY)
+                try:
+                    yield
+                finally:
+                    with suppress(exc.SQLAlchemyError):  # a lost connection has lost the lock as well
+                        connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": _ROTATION_LOCK})
+            return
+    with _lock_file(f"{engine.url.database}.rotation"):
+        yield
+
+
+@contextmanager
+def _lock_file(path: str) -> Iterator[None]:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise VaultUnavailableError(f"cannot open {path} ({error.strerror})") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BusyError(_BUSY) from None
+    finally:
+        os.close(fd)
+
+
+def take_long(connection: Connection) -> None:
+    """Let statements of this transaction go through a whole table, however large it is."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
 
 
 def prepare_migration(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, erasure_store, name_store, store
+from keyvault import database, epoch_store, erasure_store, name_store, store
 from keyvault.errors import NotInitialisedError, UnknownErasureError, UnknownPurposeError, UnknownSubjectError
 from keyvault.journal import Journal
 from keyvault.keyring import SERVICE, Keyring
@@ -151,6 +151,7 @@ def _begin_new(connection: Connection, row: SubjectRow, request: ErasureRequest)
         requested_at=request.requested_at,
         requested_by=request.requested_by,
         erased_at=None,
+        epoch=None,
         state="begun",
     )
     erasure_store.insert_erasure(connection, entry)
@@ -162,7 +163,10 @@ def _shred(connection: Connection, entry: ErasureEntry, erased_at: int) -> None:
     """Step 3, in the transaction that holds subject and erasure: from its commit on the keys are gone for good (I8)."""
     rows = store.keys_of_subjects(connection, entry.ledger_id, [entry.subject_ref])
     generations = {row.key_id: row.generation for row in rows}
-    epoch = store.newest_epoch(connection)
+    store.delete_keys(connection, entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
+    # Only now, with the rows held: a rotation could else make a new epoch and rewrap them in between, and the fences
+    # would say that no copy is under it (docs/adr/0008).
+    epoch = epoch_store.newest_epoch(connection)
     if epoch is None:
         raise NotInitialisedError("the vault has no epoch; run `audit-ledger init`")
     fences = [
@@ -179,9 +183,8 @@ def _shred(connection: Connection, entry: ErasureEntry, erased_at: int) -> None:
         for key_id, purpose in entry.key_ids
     ]
     store.insert_fences(connection, fences)
-    store.delete_keys(connection, entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
     name_store.set_subject_state(connection, entry.ledger_id, entry.subject_ref, entry.next_state, erased_at)
-    erasure_store.mark_shredded(connection, entry.ledger_id, entry.erasure_id, erased_at)
+    erasure_store.mark_shredded(connection, entry.ledger_id, entry.erasure_id, erased_at, epoch)
 
 
 def _write_journal_line(engine: Engine, keyring: Keyring, journal: Journal, entry: ErasureEntry, now: int) -> None:

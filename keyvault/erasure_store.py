@@ -31,6 +31,7 @@ def insert_erasure(connection: Connection, entry: ErasureEntry) -> None:
             requested_at=entry.requested_at,
             requested_by=entry.requested_by,
             erased_at=entry.erased_at,
+            epoch=entry.epoch,
             state=entry.state,
         )
     )
@@ -40,7 +41,7 @@ def erasure(connection: Connection, ledger_id: UUID, erasure_id: UUID) -> Erasur
     """The erasure of this id."""
     statement = select(erasures).where(erasures.c.ledger_id == ledger_id, erasures.c.erasure_id == erasure_id)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _entry(row)
+    return None if row is None else entry_of(row)
 
 
 def erasures_by_id(connection: Connection, ledger_id: UUID, ids: Collection[UUID]) -> Sequence[ErasureEntry]:
@@ -50,7 +51,7 @@ def erasures_by_id(connection: Connection, ledger_id: UUID, ids: Collection[UUID
         statement = select(erasures).where(
             erasures.c.ledger_id == ledger_id, erasures.c.erasure_id.in_([UUID(one) for one in chunk])
         )
-        found += [_entry(row) for row in connection.execute(statement)]
+        found += [entry_of(row) for row in connection.execute(statement)]
     return found
 
 
@@ -61,7 +62,7 @@ def open_erasures_of(connection: Connection, ledger_id: UUID, refs: Collection[b
         statement = select(erasures).where(
             erasures.c.ledger_id == ledger_id, erasures.c.subject_ref.in_(chunk), erasures.c.state != "done"
         )
-        found.update({row.subject_ref: _entry(row) for row in connection.execute(statement)})
+        found.update({row.subject_ref: entry_of(row) for row in connection.execute(statement)})
     return found
 
 
@@ -79,7 +80,13 @@ def erasure_of_everything(connection: Connection, ledger_id: UUID, ref: bytes) -
         .limit(1)
     )
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _entry(row)
+    return None if row is None else entry_of(row)
+
+
+def erasures_of_subject(connection: Connection, ledger_id: UUID, ref: bytes) -> Sequence[ErasureEntry]:
+    """Every erasure of this subject."""
+    statement = select(erasures).where(erasures.c.ledger_id == ledger_id, erasures.c.subject_ref == ref)
+    return [entry_of(row) for row in connection.execute(statement.order_by(erasures.c.erasure_id))]
 
 
 def open_erasures(connection: Connection) -> Sequence[ErasureEntry]:
@@ -87,7 +94,7 @@ def open_erasures(connection: Connection) -> Sequence[ErasureEntry]:
     statement = (
         select(erasures).where(erasures.c.state != "done").order_by(erasures.c.requested_at, erasures.c.erasure_id)
     )
-    return [_entry(row) for row in connection.execute(statement)]
+    return [entry_of(row) for row in connection.execute(statement)]
 
 
 def list_erasures(
@@ -108,15 +115,15 @@ def list_erasures(
     if after is not None:
         statement = statement.where(erasures.c.erasure_id > after)
     statement = statement.order_by(erasures.c.erasure_id).limit(limit)
-    return [_entry(row) for row in connection.execute(statement)]
+    return [entry_of(row) for row in connection.execute(statement)]
 
 
-def mark_shredded(connection: Connection, ledger_id: UUID, erasure_id: UUID, erased_at: int) -> None:
+def mark_shredded(connection: Connection, ledger_id: UUID, erasure_id: UUID, erased_at: int, epoch: int) -> None:
     """Begun → shredded."""
     connection.execute(
         update(erasures)
         .where(erasures.c.ledger_id == ledger_id, erasures.c.erasure_id == erasure_id, erasures.c.state == "begun")
-        .values(state="shredded", erased_at=erased_at)
+        .values(state="shredded", erased_at=erased_at, epoch=epoch)
     )
 
 
@@ -153,7 +160,8 @@ def decode_key_ids(text: str) -> tuple[tuple[bytes, str], ...]:
     return tuple((bytes.fromhex(key_id), purpose) for key_id, purpose in json.loads(text))
 
 
-def _entry(row: Any) -> ErasureEntry:
+def entry_of(row: Any) -> ErasureEntry:
+    """The erasure of a row."""
     return ErasureEntry(
         erasure_id=row.erasure_id,
         ledger_id=row.ledger_id,
@@ -167,5 +175,6 @@ def _entry(row: Any) -> ErasureEntry:
         requested_at=row.requested_at,
         requested_by=row.requested_by,
         erased_at=row.erased_at,
+        epoch=row.epoch,
         state=row.state,
     )

@@ -35,6 +35,21 @@ class UnknownPurposeError(KeyVaultError):
         self.purposes = tuple(purposes)
 
 
+# The state's
+
+
+class BusyError(KeyVaultError):
+    """Another process is at the same work."""
+
+
+class EpochRefusedError(KeyVaultError):
+    """The epoch may not be destroyed as things stand. ``reason``: a stable word; the text says what to do."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 # A dependency's
 
 
@@ -52,6 +67,9 @@ class NotInitialisedError(VaultUnavailableError):
 
 class ProviderError(VaultUnavailableError):
     """The key provider cannot give the KEK of an epoch, or its setting makes no sense."""
+
+    epoch: int | None = None
+    """Whose KEK was needed, where a row of the vault was to be unwrapped."""
 
 
 class InsecureFolderError(ProviderError):

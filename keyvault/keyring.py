@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyvault import envelope
 from keyvault.cache import UnwrapCache
 from keyvault.envelope import DataKey, WrapKind
-from keyvault.errors import DamagedKeyError, NotAuthenticError, UnknownLedgerError
+from keyvault.errors import DamagedKeyError, NotAuthenticError, ProviderError, UnknownLedgerError
 from keyvault.providers import KeyProvider
 from keyvault.store import FIRST_GENERATION, KeyRow, SecretRow
 
@@ -61,6 +61,25 @@ class Keyring:
         """The key of a row. Raises :class:`DamagedKeyError` when the row does not unwrap to the key that it names."""
         return self._data_key(row.key_id, row.key_id, row.wrapped, row.epoch, _key_aad(row))
 
+    def rewrapped_key(self, row: KeyRow, epoch: int) -> KeyRow:
+        """The same key, wrapped for its row under another epoch; past the cache, which many keys would flush.
+
+        Raises :class:`DamagedKeyError` as :meth:`open_key` does: a row that is damaged is never made to look whole.
+        """
+        dek = self._unwrap(row.wrapped, row.epoch, _key_aad(row))
+        if not hmac.compare_digest(envelope.key_id_of(dek), row.key_id):
+            raise DamagedKeyError("a row of the vault holds another key than it names")
+        bare = replace(row, wrapped=b"", epoch=epoch)
+        return replace(bare, wrapped=self.provider.wrap(epoch, dek, _key_aad(bare)))
+
+    def rewrapped_secret(self, row: SecretRow, epoch: int) -> SecretRow:
+        """The same secret, wrapped for its row under another epoch. Raises as :meth:`rewrapped_key` does."""
+        secret = self._unwrap(row.wrapped, row.epoch, _secret_aad(row))
+        if row.key_id is not None and not hmac.compare_digest(envelope.key_id_of(secret), row.key_id):
+            raise DamagedKeyError("a row of the vault holds another key than it names")
+        bare = replace(row, wrapped=b"", epoch=epoch)
+        return replace(bare, wrapped=self.provider.wrap(epoch, secret, _secret_aad(bare)))
+
     def forget(self, key_ids: Iterable[bytes]) -> None:
         """Drop keys from the cache, which would otherwise hold them for a little longer."""
         self._cache.forget(key_ids)
@@ -101,16 +120,19 @@ class Keyring:
         return DataKey(dek, key_id)
 
     def _undo(self, name: object, wrapped: bytes, epoch: int, aad: bytes) -> bytes:
-        def undo() -> bytes:
+        return self._cache.unwrap(name, wrapped, aad, lambda: self._unwrap(wrapped, epoch, aad))
+
+    def _unwrap(self, wrapped: bytes, epoch: int, aad: bytes) -> bytes:
+        try:
             plaintext = self.provider.unwrap(epoch, wrapped, aad)
             if len(plaintext) != envelope.KEY_SIZE:
                 raise NotAuthenticError("what was wrapped is not a key")
-            return plaintext
-
-        try:
-            return self._cache.unwrap(name, wrapped, aad, undo)
         except NotAuthenticError as error:
             raise DamagedKeyError(f"a row of the vault does not unwrap: {error}") from None
+        except ProviderError as error:
+            error.epoch = epoch
+            raise
+        return plaintext
 
 
 def _key_aad(row: KeyRow) -> bytes:

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, name_store, store
+from keyvault import database, epoch_store, name_store, store
 from keyvault.envelope import DataKey, WrapKind
 from keyvault.erasure_store import decode_key_ids
-from keyvault.errors import DamagedKeyError
+from keyvault.errors import DamagedKeyError, ProviderError
 from keyvault.keyring import Keyring
 from keyvault.name_store import SubjectRow
-from keyvault.store import KeyInContext
+from keyvault.store import KeyInContext, SecretRow
 from keyvault.values import KeyView, SubjectEntry
 
 
@@ -74,7 +74,8 @@ def view_of(keyring: Keyring, found: KeyInContext) -> KeyView:
     if state == "restricted" or (state == "erasing" and found.open_erasure_next_state == "restricted"):
         return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at)
     damaged = KeyView("damaged", row.subject_ref, row.purpose, found.changed_at)
-    if state is None or found.epoch_state is None:
+    # Under an epoch that was destroyed lies only what was given up as damaged: no provider can be asked about it.
+    if state is None or found.epoch_state is None or found.epoch_state == "destroyed":
         return damaged
     try:
         key = keyring.open_key(row)
@@ -101,7 +102,18 @@ def _ledger_key(
         key = keyring.open_ledger_key(row)
     except DamagedKeyError:
         return {row.key_id: KeyView("damaged", None, "")}
+    except ProviderError:
+        if not _is_given_up(connection, row):
+            raise
+        return {row.key_id: KeyView("damaged", None, "")}
     return {row.key_id: KeyView("living", None, "", key=key)}
+
+
+def _is_given_up(connection: Connection, row: SecretRow) -> bool:
+    """Whether the row as it is now, and not only as it was before a rewrap, is under an epoch that was destroyed."""
+    now = store.secrets_of(connection, row.ledger_id).get(row.kind)
+    destroyed = {one.epoch for one in epoch_store.all_epochs(connection) if one.destroyed_at is not None}
+    return now is not None and now.epoch == row.epoch and row.epoch in destroyed
 
 
 def _entries(connection: Connection, ledger_id: UUID, rows: Collection[SubjectRow]) -> Mapping[bytes, SubjectEntry]:

@@ -18,14 +18,16 @@ VERSION_TABLE: Final = "keyvault_version"
 # Locking a row FOR SHARE or FOR UPDATE needs the right to update some column of it.
 GRANTS: Final = {
     VERSION_TABLE: "SELECT",
-    "epochs": "SELECT, INSERT, UPDATE (state, current_at, retired_at, destroyed_at)",
-    "ledger_secrets": "SELECT, INSERT",
+    "epochs": "SELECT, INSERT, UPDATE (state, current_at, rewrapped_at, damaged, retired_at, destroyed_at, gone_at)",
+    "ledger_secrets": "SELECT, INSERT, UPDATE (wrapped, epoch)",
     "subjects": "SELECT, INSERT, UPDATE (state, changed_at)",
     "subject_names": "SELECT, INSERT",
     "streams": "SELECT, INSERT, DELETE",
-    "subject_keys": "SELECT, INSERT, DELETE",
+    "subject_keys": "SELECT, INSERT, DELETE, UPDATE (wrapped_dek, epoch)",
     "fences": "SELECT, INSERT",
-    "erasures": "SELECT, INSERT, UPDATE (state, next_state, erased_at)",
+    "erasures": "SELECT, INSERT, UPDATE (state, next_state, erased_at, epoch)",
+    "backups": "SELECT, INSERT",
+    "statements": "SELECT, INSERT",
 }
 
 

@@ -1,4 +1,4 @@
-"""The vault's SQL about epochs, secrets, keys and fences: one function a statement.
+"""The vault's SQL about secrets, keys and fences: one function a statement.
 
 Long lists go in chunks, sorted, so that transactions that touch the same rows take them in the same order.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select
 
 from keyvault.database import insert_missing
 from keyvault.envelope import WrapKind
@@ -78,51 +78,6 @@ def chunks(values: Collection[T]) -> Iterator[list[T]]:
         yield ordered[start : start + CHUNK]
 
 
-# Epochs
-
-
-def epoch_states(connection: Connection) -> Mapping[int, str]:
-    """Every epoch and its state."""
-    return {row.epoch: row.state for row in connection.execute(select(epochs.c.epoch, epochs.c.state))}
-
-
-def current_epoch(connection: Connection) -> int | None:
-    """The epoch that new keys are wrapped under."""
-    return connection.execute(select(epochs.c.epoch).where(epochs.c.state == "current")).scalar_one_or_none()
-
-
-def hold_current_epoch(connection: Connection) -> int | None:
-    """The current epoch, which stays current until this transaction ends."""
-    statement = select(epochs.c.epoch).where(epochs.c.state == "current").with_for_update(read=True)
-    held: int | None = connection.execute(statement).scalar_one_or_none()
-    if held is None:
-        # PostgreSQL gives no row when the one that it waited for ceased to be current; a second look sees the next.
-        held = connection.execute(statement).scalar_one_or_none()
-    return held
-
-
-def newest_epoch(connection: Connection) -> int | None:
-    """The highest epoch that exists, in whatever state."""
-    newest: int | None = connection.execute(select(func.max(epochs.c.epoch))).scalar_one()
-    return newest
-
-
-def insert_epoch(connection: Connection, epoch: int, provider: str, now: int) -> None:
-    """A new epoch, preparing."""
-    insert_missing(
-        connection, epochs, [{"epoch": epoch, "provider": provider, "state": "preparing", "prepared_at": now}]
-    )
-
-
-def make_epoch_current(connection: Connection, epoch: int, now: int) -> None:
-    """Preparing → current."""
-    connection.execute(
-        update(epochs)
-        .where(epochs.c.epoch == epoch, epochs.c.state == "preparing")
-        .values(state="current", current_at=now)
-    )
-
-
 # Secrets
 
 
@@ -168,7 +123,7 @@ def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[b
         statement = select(subject_keys).where(
             subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk), _NOT_FENCED
         )
-        found += [_key_row(row) for row in connection.execute(statement)]
+        found += [key_row(row, row.ledger_id) for row in connection.execute(statement)]
     return found
 
 
@@ -206,13 +161,15 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
     """The living keys among these. One statement, so that key, state and open erasure are of one moment."""
     found = []
     is_open = and_(same_subject(erasures, subject_keys), erasures.c.state != "done")
+    # From the order on its KEK may be gone, and what is still under it was given up.
+    epoch_state = case((epochs.c.destroyed_at.is_not(None), "destroyed"), else_=epochs.c.state)
     for chunk in chunks(key_ids):
         statement = (
             select(
                 subject_keys,
                 subjects.c.state.label("subject_state"),
                 subjects.c.changed_at,
-                epochs.c.state.label("epoch_state"),
+                epoch_state.label("epoch_state"),
                 erasures.c.erasure_id,
                 erasures.c.key_ids.label("erasure_keys"),
                 erasures.c.next_state,
@@ -224,7 +181,9 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
         )
         for row in connection.execute(statement):
             context = (row.subject_state, row.changed_at, row.epoch_state)
-            found.append(KeyInContext(_key_row(row), *context, row.erasure_id, row.erasure_keys, row.next_state))
+            found.append(
+                KeyInContext(key_row(row, row.ledger_id), *context, row.erasure_id, row.erasure_keys, row.next_state)
+            )
     return found
 
 
@@ -254,12 +213,13 @@ def same_subject(left: Any, right: Any) -> ColumnElement[bool]:
     return and_(left.c.ledger_id == right.c.ledger_id, left.c.subject_ref == right.c.subject_ref)
 
 
-def _key_row(row: Any) -> KeyRow:
+def key_row(row: Any, ledger_id: UUID) -> KeyRow:
+    """The row as far as it could be a key's."""
     # SQLite takes a value of any type from a hand. What no key can have does not unwrap: damaged (I9), not a crash.
     wrapped = row.wrapped_dek if isinstance(row.wrapped_dek, bytes) else b""
     generation = row.generation if isinstance(row.generation, int) else 0
     epoch = row.epoch if isinstance(row.epoch, int) else 0
-    return KeyRow(row.key_id, row.ledger_id, row.subject_ref, str(row.purpose), generation, wrapped, epoch)
+    return KeyRow(row.key_id, ledger_id, row.subject_ref, str(row.purpose), generation, wrapped, epoch)
 
 
 def _fence_row(row: Any) -> FenceRow:

@@ -1,8 +1,8 @@
 """The tables of the vault's database (design §5), in SQLAlchemy Core.
 
 ``ledger_id`` leads every primary key, unique constraint, foreign key and index, except where a key id or an erasure id
-is looked up by itself, and in ``epochs``, which all ledgers share. Times are microseconds since 1970 UTC. How the
-tables came to be is in ``migrations/``; a test compares the two.
+is looked up by itself, and in ``epochs`` and ``backups``, which all ledgers share. Times are microseconds since 1970
+UTC. How the tables came to be is in ``migrations/``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -64,8 +64,14 @@ epochs = Table(
     Column("state", Text, nullable=False),
     Column("prepared_at", BigInteger, nullable=False),
     Column("current_at", BigInteger),
+    # When the last of its rows that can be rewrapped was; how many then were left that do not unwrap.
+    Column("rewrapped_at", BigInteger),
+    Column("damaged", Integer),
+    # When it was proven that no row is under it.
     Column("retired_at", BigInteger),
+    # When its destruction was ordered; and when its keeper has, or will have, no copy of its own left.
     Column("destroyed_at", BigInteger),
+    Column("gone_at", BigInteger),
     CheckConstraint("state IN ('preparing', 'current', 'retiring', 'destroyed')", name="epochs_state"),
     # Two current epochs would let a rotation miss keys that are being minted under the other one.
     Index(
@@ -180,6 +186,8 @@ erasures = Table(
     Column("requested_at", BigInteger, nullable=False),
     Column("requested_by", UuidBytes, nullable=False),
     Column("erased_at", BigInteger),
+    # The newest epoch that existed when the keys were shredded: no copy of them is under a later one.
+    Column("epoch", Integer),
     Column("state", Text, nullable=False),
     PrimaryKeyConstraint("erasure_id", name="erasures_pkey"),
     CheckConstraint("state IN ('begun', 'shredded', 'done')", name="erasures_state"),
@@ -199,4 +207,27 @@ erasures = Table(
     Index("erasures_by_id", "ledger_id", "erasure_id"),
     Index("erasures_by_subject", "ledger_id", "subject_ref"),
     Index("erasures_by_reference", "ledger_id", "reference"),
+)
+
+backups = Table(
+    "backups",
+    metadata,
+    Column("taken_at", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("taken_at", "kind", name="backups_pkey"),
+    CheckConstraint("kind IN ('made', 'attested')", name="backups_kind"),
+)
+
+statements = Table(
+    "statements",
+    metadata,
+    Column("erasure_id", UuidBytes, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("erasure_id", "kind", name="statements_pkey"),
+    CheckConstraint("kind IN ('final', 'unlinked')", name="statements_kind"),
 )

@@ -12,6 +12,8 @@ from keyvault.envelope import DataKey
 SubjectState = Literal["active", "restricted", "erasing", "erased"]
 KeyStatus = Literal["living", "restricted", "fenced", "damaged"]
 Refusal = Literal["erased", "erasing", "full"]
+StatementKind = Literal["final", "unlinked"]
+Pending = Literal["open", "shared-place", "epochs-alive", "keeper-waits", "copies-kept", "unsigned"]
 
 ACTOR_PURPOSE = "actor"
 
@@ -61,7 +63,8 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class ErasureEntry:
-    """An erasure as the vault keeps it. ``next_state``: the state its subject gets when the keys are gone."""
+    """An erasure as the vault keeps it. ``next_state``: the state its subject gets when the keys are gone. ``epoch``:
+    the newest that existed when they were."""
 
     erasure_id: UUID
     ledger_id: UUID
@@ -75,9 +78,40 @@ class ErasureEntry:
     requested_at: int
     requested_by: UUID
     erased_at: int | None
+    epoch: int | None
     state: Literal["begun", "shredded", "done"]
 
     @property
     def done(self) -> bool:
         """True once fences, keys and journal line are in place."""
         return self.state == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Something that was signed about an erasure after it was done. ``payload``: the canonical JSON that was signed."""
+
+    erasure_id: UUID
+    kind: StatementKind
+    at: int
+    payload: str
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyedEpoch:
+    """An epoch whose KEK is gone: when its destruction was ordered, and when its keeper's last copy was gone."""
+
+    epoch: int
+    destroyed_at: int
+    gone_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finality:
+    """Whether no copy of an erasure's keys that is known can be opened. ``since``: from when on, or None and
+    ``pending`` is the word for what stands in the way. ``epochs``: what had to go for it."""
+
+    since: int | None
+    pending: Pending | None
+    epochs: tuple[DestroyedEpoch, ...] = ()

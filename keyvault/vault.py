@@ -8,21 +8,38 @@ database, the key provider or (for ``finish_erasure``) the journal cannot be rea
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epochs, erasing, erasure_store, lookup, name_store, store
+from keyvault import database, epochs, erasing, erasure_store, finality, lookup, name_store, statement_store, store
 from keyvault import documents as sealing
 from keyvault import reserve as reserving
 from keyvault.cache import UnwrapCache
 from keyvault.documents import Document
+from keyvault.envelope import WrapKind
+from keyvault.epochs import Epochs, reread
 from keyvault.erasing import ErasureRequest
+from keyvault.finality import Custody, Erased
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
-from keyvault.values import ErasureEntry, KeyView, Reservation, StreamEntry, SubjectEntry
+from keyvault.store import SecretRow
+from keyvault.values import (
+    ErasureEntry,
+    Finality,
+    KeyView,
+    Reservation,
+    Statement,
+    StatementKind,
+    StreamEntry,
+    SubjectEntry,
+)
+
+T = TypeVar("T")
 
 
 class Vault:
@@ -35,11 +52,14 @@ class Vault:
         journal: Journal,
         clock: Callable[[], int],
         cache: UnwrapCache | None = None,
+        custody: Custody | None = None,
     ) -> None:
         self.engine = engine
         self.journal = journal
         self._keyring = Keyring(provider, cache if cache is not None else UnwrapCache())
         self._clock = clock
+        self._custody = custody if custody is not None else Custody()
+        self.epochs = Epochs(engine, self._keyring, journal, clock)
 
     def initialise(self) -> None:
         """Make epoch 1 and the service's signing key, after the migrations. See :func:`keyvault.epochs.initialise`."""
@@ -47,12 +67,17 @@ class Vault:
 
     def check(self) -> None:
         """Raise unless the database answers, the provider has the current KEK, and the journal takes a line."""
-        epochs.probe(self.engine, self._keyring)
+        self._reread(lambda: epochs.probe(self.engine, self._keyring))
         self.journal.check(self._signing_key(SERVICE).public_key())
 
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+    @property
+    def kek_place(self) -> Path | None:
+        """The folder that the KEKs lie in, where they are files."""
+        return self._keyring.provider.place
 
     def journal_verifying_key(self) -> bytes:
         """The 32-byte Ed25519 public key that the journal's lines verify under."""
@@ -100,7 +125,9 @@ class Vault:
         lives. Raises :class:`~keyvault.errors.DamagedKeyError` when a key that is needed does not unwrap.
         """
         request = reserving.Request(streams, keys)
-        return reserving.reserve(self.engine, self._keyring, self._clock, ledger_id, request, mint=mint)
+        return self._reread(
+            lambda: reserving.reserve(self.engine, self._keyring, self._clock, ledger_id, request, mint=mint)
+        )
 
     def replace_stream(self, ledger_id: UUID, name: str, old_ref: bytes) -> None:
         """Forget the index row of a stream that never got an event, if it still leads to ``old_ref``."""
@@ -117,11 +144,11 @@ class Vault:
             found = name_store.streams_by_name(connection, ledger_id, hashes.values())
             return {name: found[digest][0] for name, digest in hashes.items() if digest in found}
 
-        return database.read(self.engine, look)
+        return self._reread(lambda: database.read(self.engine, look))
 
     def find_subjects(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, SubjectEntry]:
         """The subjects of these names, as far as they are in the index."""
-        return lookup.find_subjects(self.engine, self._keyring, ledger_id, names)
+        return self._reread(lambda: lookup.find_subjects(self.engine, self._keyring, ledger_id, names))
 
     def subject(self, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
         """The subject of this ref."""
@@ -129,18 +156,18 @@ class Vault:
 
     def look_up_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, KeyView]:
         """What is known of these keys now, the ledger's own among them. Never from memory (I7)."""
-        return lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids)
+        return self._reread(lambda: lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids))
 
     # Derived documents
 
     def seal_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
         """Seal derived documents. None for one of which a key is gone, restricted or damaged now."""
-        return sealing.seal_documents(self.engine, self._keyring, ledger_id, documents)
+        return self._reread(lambda: sealing.seal_documents(self.engine, self._keyring, ledger_id, documents))
 
     def open_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
         """Open derived documents. None for one of which a key is gone, restricted or damaged now, or that is not
         authentic."""
-        return sealing.open_documents(self.engine, self._keyring, ledger_id, documents)
+        return self._reread(lambda: sealing.open_documents(self.engine, self._keyring, ledger_id, documents))
 
     # Subjects' states
 
@@ -176,11 +203,17 @@ class Vault:
         request = ErasureRequest(
             erasure_id, ledger_id, distinct, ground, reference, name_commitment, requested_at, requested_by
         )
-        return erasing.begin(self.engine, self._keyring, subject, request, block_unknown=block_unknown)
+        return self._reread(
+            lambda: erasing.begin(self.engine, self._keyring, subject, request, block_unknown=block_unknown)
+        )
 
     def finish_erasure(self, ledger_id: UUID, erasure_id: UUID, erased_at: int) -> ErasureEntry:
         """Steps 3 and 4. Raises :class:`~keyvault.errors.UnknownErasureError`."""
-        return erasing.finish(self.engine, self._keyring, self.journal, ledger_id, erasure_id, erased_at, self._clock())
+        return self._reread(
+            lambda: erasing.finish(
+                self.engine, self._keyring, self.journal, ledger_id, erasure_id, erased_at, self._clock()
+            )
+        )
 
     def open_erasures(self) -> Sequence[ErasureEntry]:
         """Erasures of any ledger that have begun and are not done, oldest first."""
@@ -201,10 +234,52 @@ class Vault:
             ),
         )
 
+    def erasures_of(self, ledger_id: UUID, ref: bytes) -> Sequence[ErasureEntry]:
+        """Every erasure of this subject."""
+        return database.read(
+            self.engine, lambda connection: erasure_store.erasures_of_subject(connection, ledger_id, ref)
+        )
+
+    # What is stated about them later
+
+    def finality(self, entries: Sequence[Erased], *, ask_keeper: bool) -> Sequence[Finality]:
+        """For each of these erasures, whether it is final. See :mod:`keyvault.finality`."""
+        provider = self._keyring.provider if ask_keeper else None
+        return finality.look_up(self.engine, entries, provider, self._custody, self._clock())
+
+    def erasures_without(self, kind: StatementKind, *, after: UUID | None, limit: int) -> Sequence[ErasureEntry]:
+        """Erasures of any ledger that are done and about which nothing of this kind was stated, in order of id."""
+        return database.read(
+            self.engine, lambda connection: statement_store.done_without(connection, kind, after, limit)
+        )
+
+    def count_erasures_without(self, kind: StatementKind, *, erased_before: int | None = None) -> int:
+        """How many such erasures there are; with ``erased_before``: that were carried out before then."""
+        return database.read(
+            self.engine, lambda connection: statement_store.count_done_without(connection, kind, erased_before)
+        )
+
+    def statements(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, Sequence[Statement]]:
+        """Erasure → what was stated about it."""
+        return database.read(
+            self.engine, lambda connection: statement_store.statements_about(connection, ledger_id, erasure_ids)
+        )
+
+    def add_statement(
+        self, ledger_id: UUID, erasure_id: UUID, kind: StatementKind, at: int, payload: str, signature: bytes
+    ) -> None:
+        """Keep a statement for good, unless there is one of this kind: the first one stays."""
+        with database.writing(self.engine) as connection:
+            statement_store.insert_statement(connection, ledger_id, Statement(erasure_id, kind, at, payload, signature))
+
     def _ledger_keys(self, ledger_id: UUID) -> LedgerKeys:
-        rows = database.read(self.engine, lambda connection: store.secrets_of(connection, ledger_id))
-        return self._keyring.open_ledger(rows)
+        return self._reread(lambda: self._keyring.open_ledger(self._secrets(ledger_id)))
 
     def _signing_key(self, ledger_id: UUID) -> Ed25519PrivateKey:
-        rows = database.read(self.engine, lambda connection: store.secrets_of(connection, ledger_id))
-        return self._keyring.open_signing_key(rows)
+        return self._reread(lambda: self._keyring.open_signing_key(self._secrets(ledger_id)))
+
+    def _secrets(self, ledger_id: UUID) -> Mapping[WrapKind, SecretRow]:
+        return database.read(self.engine, lambda connection: store.secrets_of(connection, ledger_id))
+
+    def _reread(self, work: Callable[[], T]) -> T:
+        return reread(self.engine, work)

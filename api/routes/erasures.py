@@ -86,7 +86,7 @@ def show(ledger: LedgerInfo, id: str) -> Response:
 @blueprint.response(200, answers.Receipt)
 @blueprint.problems(*LEDGER_PROBLEMS)
 def show_receipt(ledger: LedgerInfo, id: str) -> Response:
-    """Show the receipt of an erasure: always the same bytes."""
+    """Show the receipt of an erasure: always the same payload and signature, and what was signed about it since."""
     return json_response(render_receipt(erase.get_receipt(open_service().deps, ledger.ledger_id, _erasure_id(id))))
 
 

@@ -10,6 +10,7 @@ from api.fields import Choice, Identifier, Ref, Time
 from api.schemas.requests import ERASURE_STATES
 from ledger.domain.access import AccessRole
 from ledger.domain.events import SchemaStatus
+from ledger.ports import Pending
 
 
 class ProblemPlace(Schema):
@@ -199,8 +200,15 @@ class Subject(Schema):
     final_at = Time(required=True, allow_none=True)
 
 
+class FinalPending(Schema):
+    """Why an erasure is not final: a word that stays, and a sentence."""
+
+    reason = Choice(*get_args(Pending), required=True)
+    detail = fields.String(required=True)
+
+
 class Erasure(Schema):
-    """An erasure. `final_at` is null as long as a copy of a key could still be opened."""
+    """An erasure. `final_at` is null as long as a copy of a key could still be opened; `final_pending` says why."""
 
     id = Identifier(required=True)
     state = Choice(*ERASURE_STATES, required=True)
@@ -213,7 +221,15 @@ class Erasure(Schema):
     requested_at = Time(required=True)
     erased_at = Time(required=True, allow_none=True)
     final_at = Time(required=True, allow_none=True)
+    final_pending = fields.Nested(FinalPending, required=True, allow_none=True)
     unlinked_at = Time(required=True, allow_none=True)
+
+
+class SignedStatement(Schema):
+    """What was signed about an erasure after it was done, such as that it is final."""
+
+    payload = fields.Dict(required=True)
+    signature = fields.String(required=True, metadata={"format": "byte"})
 
 
 class Receipt(Schema):
@@ -223,6 +239,7 @@ class Receipt(Schema):
     proof = fields.Raw(required=True, allow_none=True)
     checkpoint = fields.Raw(required=True, allow_none=True)
     signature = fields.String(required=True, metadata={"format": "byte"})
+    statements = fields.List(fields.Nested(SignedStatement), required=True)
 
 
 class DoneErasure(Erasure):

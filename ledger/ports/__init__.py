@@ -30,19 +30,29 @@ from ledger.ports.store import HeadLock, KeyRow, KeyUsage, Shredding, Store
 from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
 from ledger.ports.vault import (
     DataKey,
+    DestroyedEpoch,
     Document,
     ErasureEntry,
+    Finality,
     KeyStatus,
     KeyVault,
     KeyView,
+    Pending,
     Refusal,
     Reservation,
+    Statement,
+    StatementKind,
     StreamEntry,
     SubjectEntry,
     SubjectState,
 )
 
 __all__ = [
+    "DestroyedEpoch",
+    "Finality",
+    "Pending",
+    "Statement",
+    "StatementKind",
     "Alarms",
     "Between",
     "CatalogueMark",

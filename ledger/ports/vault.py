@@ -10,6 +10,8 @@ from uuid import UUID
 SubjectState = Literal["active", "restricted", "erasing", "erased"]
 KeyStatus = Literal["living", "restricted", "fenced", "damaged"]
 Refusal = Literal["erased", "erasing", "full"]
+StatementKind = Literal["final", "unlinked"]
+Pending = Literal["open", "shared-place", "epochs-alive", "keeper-waits", "copies-kept", "unsigned"]
 
 
 class DataKey(Protocol):
@@ -162,8 +164,51 @@ class ErasureEntry(Protocol):
         """The recorded-at of its ``SubjectErased``; known from step 3 on."""
 
     @property
+    def epoch(self) -> int | None:
+        """The newest epoch that existed when the keys were shredded: no copy of them is under a later one."""
+
+    @property
     def done(self) -> bool:
         """True once fences, keys and journal line are in place: steps 1 to 4."""
+
+
+class DestroyedEpoch(Protocol):
+    """An epoch whose KEK is gone: when its destruction was ordered, and when its keeper's last copy was gone."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def destroyed_at(self) -> int: ...
+    @property
+    def gone_at(self) -> int: ...
+
+
+class Finality(Protocol):
+    """Whether no copy of an erasure's keys that is known can be opened any more.
+
+    ``since``: from when on; or None, and ``pending`` is the word for what stands in the way. ``epochs``: what had to
+    go.
+    """
+
+    @property
+    def since(self) -> int | None: ...
+    @property
+    def pending(self) -> Pending | None: ...
+    @property
+    def epochs(self) -> Sequence[DestroyedEpoch]: ...
+
+
+class Statement(Protocol):
+    """Something that was signed about an erasure after it was done. ``payload``: the canonical JSON that was signed."""
+
+    @property
+    def kind(self) -> StatementKind: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def payload(self) -> str: ...
+    @property
+    def signature(self) -> bytes: ...
 
 
 class KeyVault(Protocol):
@@ -276,3 +321,24 @@ class KeyVault(Protocol):
         self, ledger_id: UUID, *, reference: str | None, done: bool | None, after: UUID | None, limit: int
     ) -> Sequence[ErasureEntry]:
         """Erasures in order of their ids (UUIDv7: of time), from the one after ``after``."""
+
+    def erasures_of(self, ledger_id: UUID, ref: bytes) -> Sequence[ErasureEntry]:
+        """Every erasure of this subject."""
+
+    def finality(self, entries: Sequence[ErasureEntry], *, ask_keeper: bool) -> Sequence[Finality]:
+        """For each of these erasures, whether it is final. With ``ask_keeper`` the keeper of the KEKs is asked which it
+        has, and what is to be signed needs that."""
+
+    def erasures_without(self, kind: StatementKind, *, after: UUID | None, limit: int) -> Sequence[ErasureEntry]:
+        """Erasures of any ledger that are done and about which nothing of this kind was stated, in order of id."""
+
+    def count_erasures_without(self, kind: StatementKind, *, erased_before: int | None = None) -> int:
+        """How many such erasures there are; with ``erased_before``: that were carried out before then."""
+
+    def statements(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, Sequence[Statement]]:
+        """Erasure → what was stated about it. An erasure about which nothing was stated is absent."""
+
+    def add_statement(
+        self, ledger_id: UUID, erasure_id: UUID, kind: StatementKind, at: int, payload: str, signature: bytes
+    ) -> None:
+        """Keep a statement for good, unless there is one of this kind: the first one stays."""

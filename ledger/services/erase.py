@@ -15,7 +15,6 @@ the next request for the same subject drives it on. No lock is held across two d
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,8 +32,9 @@ from ledger.domain.query import NameOrRef
 from ledger.domain.sequence import place_events
 from ledger.domain.times import format_time
 from ledger.errors import BusyError, IntegrityError, NotFoundError
-from ledger.ports import ErasureEntry
+from ledger.ports import ErasureEntry, Statement
 from ledger.services.dependencies import Dependencies
+from ledger.services.finality import FinalState, canonical_json, final_states
 from ledger.services.naming import name_of_subject
 from ledger.services.recording import PlainPart, seal_event
 
@@ -63,15 +63,17 @@ class Erasure:
     entry: ErasureEntry
     events: int
     state: ErasureState
+    final: FinalState
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The signed evidence of one erasure. ``signature`` (64 bytes, Ed25519) is over ``RECEIPT_DOMAIN`` and the payload
-    as canonical JSON (RFC 8785)."""
+    as canonical JSON (RFC 8785). ``statements``: what was signed about the erasure later."""
 
     payload: JsonObject
     signature: bytes
+    statements: Sequence[Statement] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,8 @@ def list_erasures(
     if after is not None and deps.vault.erasure(ledger_id, after) is None:
         raise invalid_cursor()
     entries = deps.vault.erasures(ledger_id, reference=reference, done=done, after=after, limit=limit)
-    return [_with_usage(deps, entry) for entry in entries]
+    final = final_states(deps, entries)
+    return [_with_usage(deps, entry, final[entry.erasure_id]) for entry in entries]
 
 
 def get_receipt(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Receipt:
@@ -185,19 +188,16 @@ def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
         "subject_ref": format_ref("sub", entry.subject_ref),
         "name_commitment": _base64(commitment) if commitment is not None else None,
         "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
-        "events": _with_usage(deps, entry).events,
+        "events": deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids]).events,
         "requested_at": format_time(entry.requested_at),
         "erased_at": format_time(event.recorded_at),
         "position": event.position,
         "leaf": _base64(leaf_of(event)),
         "root": _base64(root),
     }
-    return Receipt(payload, deps.vault.sign(entry.ledger_id, RECEIPT_DOMAIN + canonical_json(payload)))
-
-
-def canonical_json(payload: JsonObject) -> bytes:
-    """RFC 8785, for payloads of strings, integers, nulls and lists of them under ASCII names."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    signature = deps.vault.sign(entry.ledger_id, RECEIPT_DOMAIN + canonical_json(payload))
+    statements = deps.vault.statements(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id, ())
+    return Receipt(payload, signature, statements)
 
 
 def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
@@ -260,9 +260,11 @@ def _evidence(deps: Dependencies, entry: ErasureEntry) -> ErasureEvidence:
     return ErasureEvidence(begun=True, done=entry.done, event=event)
 
 
-def _with_usage(deps: Dependencies, entry: ErasureEntry) -> Erasure:
+def _with_usage(deps: Dependencies, entry: ErasureEntry, final: FinalState | None = None) -> Erasure:
     usage = deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
-    return Erasure(entry, usage.events, erasure_state(_evidence(deps, entry)))
+    if final is None:
+        final = final_states(deps, [entry])[entry.erasure_id]
+    return Erasure(entry, usage.events, erasure_state(_evidence(deps, entry)), final)
 
 
 def _entry(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:

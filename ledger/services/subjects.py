@@ -10,6 +10,7 @@ from ledger.domain.query import NameOrRef
 from ledger.errors import NotFoundError
 from ledger.ports import SubjectEntry, SubjectState
 from ledger.services.dependencies import Dependencies
+from ledger.services.finality import subject_final_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,7 @@ def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> Sub
         first_recorded_at=deps.store.recorded_at(ledger_id, usage.first) if usage.first is not None else None,
         last_recorded_at=deps.store.recorded_at(ledger_id, usage.last) if usage.last is not None else None,
         erased_at=_erased_at(deps, ledger_id, entry),
-        # No epoch has been destroyed yet, so there is no erasure that holds in old backups too.
-        final_at=None,
+        final_at=subject_final_at(deps, ledger_id, entry.ref) if entry.state == "erased" else None,
     )
 
 

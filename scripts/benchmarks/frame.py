@@ -141,16 +141,26 @@ class Report:
         return self.ratio_of(name, times[0], times[1], bar)
 
     def ratio_of(
-        self, name: str, baseline: Sequence[float], candidate: Sequence[float], bar: Bar | None = None
+        self,
+        name: str,
+        baseline: Sequence[float],
+        candidate: Sequence[float],
+        bar: Bar | None = None,
+        *,
+        shown: Callable[[float], str] | None = None,
     ) -> float:
-        """The same for seconds that the benchmark has measured itself; in turns, if they are to mean anything."""
+        """The same for seconds that the benchmark has measured itself; in turns, if they are to mean anything.
+
+        ``shown`` says what was measured, if it was not seconds.
+        """
+        text = shown if shown is not None else _shown
         below, above = statistics.median(baseline), statistics.median(candidate)
         ratio = above / below
         passed = bar is None or bar.holds(ratio)
         if not passed:
             self.missed.append(name)
         verdict = "" if bar is None else f"{bar}: {'ok' if passed else 'MISSED'}"
-        self._line(f"  {name:<72} {ratio:>8.2f} ×  {verdict:<20} ({_shown(above)} ÷ {_shown(below)})")
+        self._line(f"  {name:<72} {ratio:>8.2f} ×  {verdict:<20} ({text(above)} ÷ {text(below)})")
         return ratio
 
     def curve(self, name: str, points: Mapping[str, Work], *, rounds: int = ROUNDS) -> dict[str, float]:

@@ -29,12 +29,12 @@ from ledger.errors import IntegrityError, InvalidError, NotFoundError, StoreUnav
 from ledger.services.erase import (
     RECEIPT_DOMAIN,
     Receipt,
-    canonical_json,
     get_erasure,
     get_receipt,
     list_erasures,
     resume_erasures,
 )
+from ledger.services.finality import canonical_json
 from ledger.services.read import export_events
 from ledger.storage import tables
 from tests.support.ledgers import PRIVACY_OFFICER, Ledger, a_fact, a_visit, new_event_id, reasons

@@ -102,7 +102,7 @@ def test_initialising_again_or_at_once_makes_one_epoch(empty_world: World) -> No
         "keyvault.providers.file.FileProvider.create",
         "keyvault.store.insert_secrets",
         "keyvault.journal.Journal.append",
-        "keyvault.store.make_epoch_current",
+        "keyvault.epoch_store.make_epoch_current",
     ],
 )
 def test_initialising_is_repeated_after_a_crash_at_any_step(

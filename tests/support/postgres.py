@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, Self
+from typing import IO, Literal, LiteralString, Self
 
 import psycopg
 from psycopg import sql
+from typing_extensions import override
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -255,6 +256,33 @@ class PostgresCluster:
 
     def _log_tail(self) -> str:
         return self.log_file.read_text(errors="replace")[-4000:] if self.log_file.exists() else ""
+
+
+class Standby(PostgresCluster):
+    """A streaming replica of a running server, which can be read from."""
+
+    def __init__(self, primary: PostgresCluster) -> None:
+        self._primary = primary
+        super().__init__()
+
+    @override
+    def _initialise(self) -> None:
+        self.superuser = self._primary.superuser
+        if self._account is not None:
+            os.chown(self._home, self._account.pw_uid, self._account.pw_gid)
+        source = self._primary.url("postgres").replace("postgresql+psycopg:", "postgresql:")
+        command = [str(self.bin_directory / "pg_basebackup"), "--pgdata", str(self.data_directory)]
+        command += ["--write-recovery-conf", "--checkpoint=fast", "--dbname", source]
+        made = self._spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _ = made.communicate()
+        if made.returncode != 0:
+            raise PostgresError(f"pg_basebackup failed:\n{output.decode(errors='replace')}")
+
+    def query(self, statement: LiteralString) -> object:
+        """The first value of what a statement gives here."""
+        with self.connect() as connection:
+            row = connection.execute(statement).fetchone()
+        return None if row is None else row[0]
 
 
 def _free_port() -> int:

@@ -35,6 +35,21 @@ def test_an_empty_setting_counts_as_absent() -> None:
     assert settings(PORT="", AUDIT_LEDGER_DATABASE_URL="") == settings()
 
 
+@pytest.mark.parametrize("name", ["ROTATE_DAYS", "KEK_COPIES_DAYS", "FINAL_ALARM_DAYS"])
+def test_days_are_whole_numbers_from_0(name: str) -> None:
+    """0 means never, or none."""
+    assert getattr(settings(**{f"AUDIT_LEDGER_{name}": "0"}), name.lower()) == 0
+    for value in ("-1", "1.5", "36501", "x"):
+        with pytest.raises(SettingsError, match="from 0 to 36500"):
+            settings(**{f"AUDIT_LEDGER_{name}": value})
+
+
+def test_no_kek_in_a_file_is_made_on_a_schedule_that_nobody_has_set() -> None:
+    """It would have to be copied to safekeeping and to other machines before anything hangs on it."""
+    assert settings().rotate_days == 0
+    assert settings(AUDIT_LEDGER_ROTATE_DAYS="30").rotate_days == 30
+
+
 def test_postgresql_gets_several_processes() -> None:
     """One on SQLite, where writers would only wait for each other."""
     assert settings(AUDIT_LEDGER_DATABASE_URL=POSTGRES, AUDIT_LEDGER_KEYVAULT_URL=VAULT).workers == 2
