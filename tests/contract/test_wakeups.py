@@ -36,7 +36,10 @@ def until(holds: Callable[[], bool]) -> None:
 
 def listeners(backend: Backend) -> list[int]:
     """The server processes of connections that listen."""
-    query = sa.text("SELECT pid FROM pg_stat_activity WHERE query LIKE :query AND pid <> pg_backend_pid()")
+    query = sa.text(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE query LIKE :query AND pid <> pg_backend_pid() AND datname = current_database()"
+    )
     with backend.engine.connect() as connection:
         return list(connection.execute(query, {"query": f"LISTEN {CHANNEL}%"}).scalars())
 
