@@ -7,7 +7,7 @@ import json
 import re
 import runpy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -51,9 +51,10 @@ ENVELOPE = Envelope(
     event_type="ERRegistration",
     schema_version=3,
     occurred_at=1_413_976_541_000_000,
-    correlation_id=None,
-    causation_id=UUID("0193a5e0-7c00-7000-8000-000000000c01"),
+    correlation_id=UUID("0193a5e0-7c00-7000-8000-000000000c01"),
+    causation_id=UUID("0193a5e0-7c00-7000-8000-000000000c02"),
 )
+ENVELOPES = [ENVELOPE, replace(ENVELOPE, occurred_at=None, correlation_id=None, causation_id=None)]
 WRITER = UUID("0193a5e0-7c00-7000-8000-0000000000aa")
 POSITION, VERSION, RECORDED_AT = 17, 4, 1_700_000_000_000_001
 
@@ -222,38 +223,41 @@ def test_sealed_part(kept: Kept) -> None:
     assert (len(found["ciphertext"]), len(found["tag"])) == (64, envelope.TAG_SIZE)
 
 
-def event_fields() -> dict[str, bytes]:
+def optional(value: bytes | None) -> bytes:
+    """0x00, or 0x01 and the value."""
+    return b"\x00" if value is None else b"\x01" + value
+
+
+def event_fields(of: Envelope) -> dict[str, bytes]:
     """What stands in the AAD and in the leaf alike."""
-    assert ENVELOPE.occurred_at is not None
-    assert ENVELOPE.causation_id is not None
     return {
         "format": b"\x01",
         "ledger_id": LEDGER.bytes,
-        "event_id": ENVELOPE.event_id.bytes,
-        "stream_ref": ENVELOPE.stream_ref,
+        "event_id": of.event_id.bytes,
+        "stream_ref": of.stream_ref,
         "category": b"patient",
         "type": b"ERRegistration",
         "schema_version": (3).to_bytes(4),
-        "occurred_at": b"\x01" + ENVELOPE.occurred_at.to_bytes(8),
-        "correlation_id": b"\x00",
-        "causation_id": b"\x01" + ENVELOPE.causation_id.bytes,
+        "occurred_at": optional(None if of.occurred_at is None else of.occurred_at.to_bytes(8)),
+        "correlation_id": optional(None if of.correlation_id is None else of.correlation_id.bytes),
+        "causation_id": optional(None if of.causation_id is None else of.causation_id.bytes),
         "parts": b"\x03",
     }
 
 
-def test_aad_of_a_part(kept: Kept) -> None:
+@pytest.mark.parametrize("of", ENVELOPES)
+def test_aad_of_a_part(kept: Kept, of: Envelope) -> None:
     """What the table says is bound by the AAD is in it, and nothing else."""
     parts = [{"role": bytes([role]), "key_id": key_id} for role, key_id in roles_of(kept.event)]
-    found = dissect(
-        layout("the AAD of a part and of a leaf", AAD), encoding.encode_aad(ENVELOPE, roles_of(kept.event), 2)
-    )
-    assert found == {**event_fields(), "each": parts, "number": b"\x02"}
+    found = dissect(layout("the AAD of a part and of a leaf", AAD), encoding.encode_aad(of, roles_of(kept.event), 2))
+    assert found == {**event_fields(of), "each": parts, "number": b"\x02"}
 
 
-def test_leaf(kept: Kept) -> None:
+@pytest.mark.parametrize("of", ENVELOPES)
+def test_leaf(kept: Kept, of: Envelope) -> None:
     """What the table says is bound by the leaf is in it, and nothing else."""
     leaf = encoding.encode_leaf(
-        ENVELOPE,
+        of,
         kept.event.parts,
         position=POSITION,
         stream_version=VERSION,
@@ -265,7 +269,7 @@ def test_leaf(kept: Kept) -> None:
         for part in kept.event.parts
     ]
     assert dissect(layout("the AAD of a part and of a leaf", LEAF), leaf) == {
-        **event_fields(),
+        **event_fields(of),
         "position": POSITION.to_bytes(8),
         "stream_version": VERSION.to_bytes(8),
         "recorded_at": RECORDED_AT.to_bytes(8),
