@@ -18,10 +18,10 @@ PAGE_BYTES: Final = 8 * 2**20
 """JSON of the states or values of a page: one that would have more ends before, with fewer items than its limit. Only a
 page of a single item can be larger."""
 
-STREAMS_AT_FIRST: Final = 4
+STREAMS_AT_FIRST: Final = 8
 """Streams that are worked out at once while nobody knows how large they are; then as many as are expected to fit."""
 
-_GROWTH: Final = 8
+_GROWTH: Final = 32
 """So many times as many streams at once as before, at most: those that come can be larger."""
 
 
