@@ -9,7 +9,7 @@ ids, dead keys, ended streams, versions, abandoned streams.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -223,5 +223,12 @@ def conflicting(
         {name: entry.ref for name, entry in deps.vault.find_streams(ledger_id, streams).items()} if streams else {},
         {name: entry.ref for name, entry in deps.vault.find_subjects(ledger_id, subjects).items()} if subjects else {},
     )
-    pairs = enumerate(zip(events, stored, strict=True))
-    return [index for index, (event, opened) in pairs if not is_repeat(event, opened, refs)]
+    pairs = list(zip(events, stored, strict=True))
+    differing = [index for index, (event, opened) in enumerate(pairs) if not is_repeat(event, opened, refs)]
+    if not differing:
+        return []
+    # Asked for last: it takes a question for each person, and names seldom begin anew.
+    erased_refs = {one.subject_ref for index in differing for one in stored[index].redactions if one.reason == "erased"}
+    people = [deps.vault.subject(ledger_id, ref) for ref in erased_refs if ref is not None]
+    refs = replace(refs, nameless={person.ref for person in people if person is not None and person.names == 0})
+    return [index for index in differing if not is_repeat(*pairs[index], refs)]
