@@ -29,7 +29,7 @@ from ledger.errors import (
 from ledger.ports import HeadLock
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.validation import admit_events
-from ledger.services.naming import with_names
+from ledger.services.naming import nameless_among, with_names
 from ledger.services.opening import open_events
 from ledger.services.preparation import Candidate, OvertakenError, erased, expectations, prepare
 from ledger.services.recording import appended
@@ -228,7 +228,5 @@ def conflicting(
     if not differing:
         return []
     # Asked for last: it takes a question for each person, and names seldom begin anew.
-    erased_refs = {one.subject_ref for index in differing for one in stored[index].redactions if one.reason == "erased"}
-    people = [deps.vault.subject(ledger_id, ref) for ref in erased_refs if ref is not None]
-    refs = replace(refs, nameless={person.ref for person in people if person is not None and person.names == 0})
+    refs = replace(refs, nameless=nameless_among(deps, ledger_id, (stored[index] for index in differing)))
     return [index for index in differing if not is_repeat(*pairs[index], refs)]

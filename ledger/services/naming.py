@@ -36,6 +36,13 @@ def name_of_subject(deps: Dependencies, ledger_id: UUID, ref: bytes) -> str | No
         return None
 
 
+def nameless_among(deps: Dependencies, ledger_id: UUID, events: Iterable[OpenedEvent]) -> frozenset[bytes]:
+    """The people who were erased from these events and whose names began anew: no name leads to them any more."""
+    refs = {one.subject_ref for event in events for one in event.redactions if one.reason == "erased"}
+    people = (deps.vault.subject(ledger_id, ref) for ref in refs if ref is not None)
+    return frozenset(person.ref for person in people if person is not None and person.names == 0)
+
+
 class _Names:
     def __init__(self, deps: Dependencies, ledger_id: UUID) -> None:
         self._deps = deps

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -383,6 +386,39 @@ def test_one_that_cannot_be_completed_keeps_no_other_open(ledger: Ledger, monkey
         outcomes = resume_reinstatements(ledger.deps)
     assert (type(outcomes[bad]), outcomes[good]) == (CrashError, None)
     assert resume_reinstatements(ledger.deps) == {bad: None}
+
+
+def test_writers_beside_erasures_and_reinstatements_write_for_one_person_or_the_next(ledger: Ledger) -> None:
+    """I7, I8: whatever is acknowledged is the old one's and redacted, or the new one's and readable."""
+    rounds = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "3"))
+    for _ in range(rounds):
+        ledger.append(a_visit("A"), a_visit("B", actor="patient:A"))
+        old = ledger.subject_ref("patient:A")
+        over = threading.Event()
+
+        def write(over: threading.Event = over) -> None:
+            while not over.is_set():
+                with suppress(SubjectErasedError):
+                    ledger.append(a_visit("A"), a_visit("B", actor="patient:A"))
+
+        def come_back(over: threading.Event = over) -> None:
+            try:
+                ledger.erase("patient:A", ["", "actor"])
+                ledger.erase("patient:A")
+                reinstate(ledger)
+                ledger.append(a_visit("A"))
+            finally:
+                over.set()
+
+        at_once(come_back, write, write)
+        new = ledger.subject_ref("patient:A")
+        assert new != old
+        for event in ledger.query(involving=who(old)):
+            assert set(reasons(event).values()) == {"erased"}
+        shown = ledger.query(involving=who("patient:A"))
+        assert shown != []
+        assert [reasons(event) for event in shown] == [{}] * len(shown)
+    ledger.assert_intact()
 
 
 def test_two_at_once_make_one(ledger: Ledger) -> None:
