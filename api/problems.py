@@ -62,6 +62,7 @@ VERSION_CONFLICT: Final = Kind(409, "version-conflict", "A stream does not have 
 ID_CONFLICT: Final = Kind(409, "id-conflict", "An event id is recorded with other content.")
 PARTLY_RECORDED: Final = Kind(409, "partly-recorded", "Some events of the batch are recorded, others are not.")
 ALREADY_EXISTS: Final = Kind(409, "already-exists", "There is one already.")
+WRONG_STATE: Final = Kind(409, "wrong-state", "The subject is in a state that does not allow this.")
 STREAM_CLOSED: Final = Kind(409, "stream-closed", "The stream has ended.")
 COMMAND_REFUSED: Final = Kind(409, "command-refused", "A rule says no.")
 COPY_REFUSED: Final = Kind(409, "copy-refused", "The stream cannot be copied.")
@@ -91,6 +92,7 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     ledger.VersionConflictError: VERSION_CONFLICT,
     ledger.IdConflictError: ID_CONFLICT,
     ledger.PartlyRecordedError: PARTLY_RECORDED,
+    ledger.SubjectStateError: WRONG_STATE,
     ledger.StreamClosedError: STREAM_CLOSED,
     ledger.CommandRefusedError: COMMAND_REFUSED,
     ledger.CopyRefusedError: COPY_REFUSED,
@@ -108,8 +110,9 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     vault.UnknownSubjectError: NOT_FOUND,
     vault.UnknownErasureError: NOT_FOUND,
     vault.UnknownPurposeError: NOT_FOUND,
-    # No request comes upon these two so far: epochs are the command line's and the worker's.
+    vault.NotErasedError: WRONG_STATE,
     vault.BusyError: BUSY,
+    # No request comes upon this one so far: epochs are the command line's and the worker's.
     vault.EpochRefusedError: BUSY,
     # The ledger is there and its secrets are not: a vault that was restored too old, or another's.
     vault.UnknownLedgerError: VAULT_UNAVAILABLE,

@@ -7,9 +7,9 @@ line or before ``done`` leaves ``shredded``, and the next call writes the line (
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -20,7 +20,9 @@ from keyvault.journal import Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.name_store import SubjectRow
 from keyvault.reserve import insert_new_subjects
-from keyvault.values import ACTOR_PURPOSE, ErasureEntry
+from keyvault.values import ACTOR_PURPOSE, ErasureEntry, SubjectState
+
+_RESTRICTION_LINES: Final[Mapping[SubjectState, str]] = {"restricted": "restrict", "active": "lift"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,16 @@ def finish(
 
 def change_restriction(
     engine: Engine,
+    keyring: Keyring,
+    journal: Journal,
     ledger_id: UUID,
     ref: bytes,
     old: Literal["active", "restricted"],
     new: Literal["active", "restricted"],
     now: int,
 ) -> None:
-    """``old`` → ``new``, at once or, while a part of the subject is being erased, when that is done."""
+    """``old`` → ``new``, at once or, while a part of the subject is being erased, when that is done. Then the journal's
+    line, with the subject held: it says what holds *then*, so of two that change it at once the last line is right."""
     with database.writing(engine) as connection:
         row = name_store.lock_subject(connection, ledger_id, ref)
         if row is None:
@@ -90,6 +95,20 @@ def change_restriction(
             name_store.set_subject_state(connection, ledger_id, ref, new, now)
         elif row.state == "erasing":
             erasure_store.change_next_state(connection, ledger_id, ref, old, new)
+    with database.writing(engine) as connection:
+        row = name_store.lock_subject(connection, ledger_id, ref)
+        kind = None if row is None else _RESTRICTION_LINES.get(_next_state(connection, ledger_id, row))
+        if kind is not None:
+            key = keyring.open_signing_key(store.secrets_of(connection, SERVICE))
+            journal.append(kind, {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}, at=now, key=key)
+
+
+def _next_state(connection: Connection, ledger_id: UUID, row: SubjectRow) -> SubjectState:
+    """The state that an open erasure leads to; without one, or when it has led there already, the state itself."""
+    if row.state != "erasing":
+        return row.state
+    under_way = erasure_store.open_erasures_of(connection, ledger_id, [row.ref]).get(row.ref)
+    return row.state if under_way is None else under_way.next_state
 
 
 def _resolve(

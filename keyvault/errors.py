@@ -42,6 +42,10 @@ class BusyError(KeyVaultError):
     """Another process is at the same work."""
 
 
+class NotErasedError(KeyVaultError):
+    """A name that is in use cannot begin anew."""
+
+
 class EpochRefusedError(KeyVaultError):
     """The epoch may not be destroyed as things stand. ``reason``: a stable word; the text says what to do."""
 

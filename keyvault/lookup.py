@@ -9,16 +9,16 @@ from sqlalchemy import Connection, Engine
 
 from keyvault import database, epoch_store, name_store, store
 from keyvault.envelope import DataKey, WrapKind
-from keyvault.erasure_store import decode_key_ids
+from keyvault.erasure_store import decode_key_ids, open_erasures_of
 from keyvault.errors import DamagedKeyError, ProviderError
 from keyvault.keyring import Keyring
 from keyvault.name_store import SubjectRow
 from keyvault.store import KeyInContext, SecretRow
-from keyvault.values import KeyView, SubjectEntry
+from keyvault.values import KeyView, SubjectEntry, SubjectState
 
 
 def look_up_keys(
-    engine: Engine, keyring: Keyring, ledger_id: UUID, key_ids: Collection[bytes]
+    engine: Engine, keyring: Keyring, ledger_id: UUID, key_ids: Collection[bytes], *, recording: bool = False
 ) -> Mapping[bytes, KeyView]:
     """See ``KeyVault.look_up_keys``."""
     wanted = set(key_ids)
@@ -34,7 +34,7 @@ def look_up_keys(
         return living, views
 
     living, others = database.read(engine, look)
-    return {**others, **{found.row.key_id: view_of(keyring, found) for found in living}}
+    return {**others, **{found.row.key_id: view_of(keyring, found, recording=recording) for found in living}}
 
 
 def subject(engine: Engine, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
@@ -62,8 +62,8 @@ def find_subjects(
     return database.read(engine, look)
 
 
-def view_of(keyring: Keyring, found: KeyInContext) -> KeyView:
-    """Whether a key that lives may be used for reading now, and the key if so."""
+def view_of(keyring: Keyring, found: KeyInContext, *, recording: bool = False) -> KeyView:
+    """Whether a key that lives may be used for reading now (with ``recording``: for an append), and the key if so."""
     row, state = found.row, found.subject_state
     shredding = found.open_erasure is not None and any(
         key_id == row.key_id for key_id, _ in decode_key_ids(found.open_erasure_keys or "[]")
@@ -71,7 +71,8 @@ def view_of(keyring: Keyring, found: KeyInContext) -> KeyView:
     if shredding:
         return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at, found.open_erasure)
     # A subject that is being erased in part may have been restricted before, and will be again.
-    if state == "restricted" or (state == "erasing" and found.open_erasure_next_state == "restricted"):
+    restricted = state == "restricted" or (state == "erasing" and found.open_erasure_next_state == "restricted")
+    if restricted and not recording:
         return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at)
     damaged = KeyView("damaged", row.subject_ref, row.purpose, found.changed_at)
     # Under an epoch that was destroyed lies only what was given up as damaged: no provider can be asked about it.
@@ -124,9 +125,17 @@ def _entries(connection: Connection, ledger_id: UUID, rows: Collection[SubjectRo
     for fence in store.fences_of_subjects(connection, ledger_id, refs):
         key_ids[fence.subject_ref][fence.key_id] = fence.purpose
     names = name_store.count_names(connection, ledger_id, refs)
+    erasing = [row.ref for row in rows if row.state == "erasing"]
+    under_way = open_erasures_of(connection, ledger_id, erasing)
+    next_states: Mapping[bytes, SubjectState] = {ref: entry.next_state for ref, entry in under_way.items()}
     return {
         row.ref: SubjectEntry(
-            row.ref, row.state, row.changed_at, names.get(row.ref, 0), tuple(sorted(key_ids[row.ref].items()))
+            row.ref,
+            row.state,
+            row.changed_at,
+            names.get(row.ref, 0),
+            tuple(sorted(key_ids[row.ref].items())),
+            next_states.get(row.ref, row.state),
         )
         for row in rows
     }

@@ -21,11 +21,12 @@ GRANTS: Final = {
     "epochs": "SELECT, INSERT, UPDATE (state, current_at, rewrapped_at, damaged, retired_at, destroyed_at, gone_at)",
     "ledger_secrets": "SELECT, INSERT, UPDATE (wrapped, epoch)",
     "subjects": "SELECT, INSERT, UPDATE (state, changed_at)",
-    "subject_names": "SELECT, INSERT",
+    "subject_names": "SELECT, INSERT, UPDATE (subject_ref)",
     "streams": "SELECT, INSERT, DELETE",
     "subject_keys": "SELECT, INSERT, DELETE, UPDATE (wrapped_dek, epoch)",
     "fences": "SELECT, INSERT",
     "erasures": "SELECT, INSERT, UPDATE (state, next_state, erased_at, epoch)",
+    "reinstatements": "SELECT, INSERT, DELETE",
     "backups": "SELECT, INSERT",
     "statements": "SELECT, INSERT",
 }

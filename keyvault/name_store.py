@@ -120,6 +120,13 @@ def set_subject_state(connection: Connection, ledger_id: UUID, ref: bytes, state
     )
 
 
+def move_names(connection: Connection, ledger_id: UUID, old_ref: bytes, new_ref: bytes) -> None:
+    """Let every name of one subject lead to another."""
+    connection.execute(
+        update(subject_names).where(_is_subject(subject_names, ledger_id, old_ref)).values(subject_ref=new_ref)
+    )
+
+
 # Streams
 
 
@@ -164,6 +171,11 @@ def delete_stream(connection: Connection, ledger_id: UUID, name_hash: bytes, ref
             streams.c.ledger_id == ledger_id, streams.c.name_hash == name_hash, streams.c.stream_ref == ref
         )
     )
+
+
+def delete_streams_of(connection: Connection, ledger_id: UUID, owner_ref: bytes) -> None:
+    """Forget the index rows of every stream that this subject owns."""
+    connection.execute(delete(streams).where(streams.c.ledger_id == ledger_id, streams.c.owner_ref == owner_ref))
 
 
 def _is_subject(table: Any, ledger_id: UUID, ref: bytes) -> ColumnElement[bool]:

@@ -209,6 +209,21 @@ erasures = Table(
     Index("erasures_by_reference", "ledger_id", "reference"),
 )
 
+# Names that begin anew, until ledger and journal say so. Of the subject that was erased it says nothing.
+reinstatements = Table(
+    "reinstatements",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    Column("reason", Text),
+    Column("reinstated_at", BigInteger, nullable=False),
+    Column("reinstated_by", UuidBytes, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "subject_ref", name="reinstatements_pkey"),
+    ForeignKeyConstraint(
+        ["ledger_id", "subject_ref"], ["subjects.ledger_id", "subjects.subject_ref"], name="reinstatements_subject"
+    ),
+)
+
 backups = Table(
     "backups",
     metadata,

@@ -40,13 +40,15 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class SubjectEntry:
-    """A subject: its state, how many names lead to it, and every key it has or had as (key_id, purpose)."""
+    """A subject: its state, how many names lead to it, and every key it has or had as (key_id, purpose).
+    ``next_state``: what an open erasure leads to; else the state itself."""
 
     ref: bytes
     state: SubjectState
     changed_at: int
     names: int
     key_ids: tuple[tuple[bytes, str], ...]
+    next_state: SubjectState
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,6 +87,17 @@ class ErasureEntry:
     def done(self) -> bool:
         """True once fences, keys and journal line are in place."""
         return self.state == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Reinstatement:
+    """A name that begins anew, with this ref. Which one it had before is not kept."""
+
+    ledger_id: UUID
+    subject_ref: bytes
+    reason: str | None
+    reinstated_at: int
+    reinstated_by: UUID
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epochs, erasing, erasure_store, finality, lookup, name_store, statement_store, store
+from keyvault import (
+    database,
+    epochs,
+    erasing,
+    erasure_store,
+    finality,
+    lookup,
+    name_store,
+    reinstating,
+    statement_store,
+    store,
+)
 from keyvault import documents as sealing
 from keyvault import reserve as reserving
 from keyvault.cache import UnwrapCache
@@ -27,11 +38,13 @@ from keyvault.finality import Custody, Erased
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
+from keyvault.reinstating import ReinstatementRequest
 from keyvault.store import SecretRow
 from keyvault.values import (
     ErasureEntry,
     Finality,
     KeyView,
+    Reinstatement,
     Reservation,
     Statement,
     StatementKind,
@@ -154,9 +167,13 @@ class Vault:
         """The subject of this ref."""
         return lookup.subject(self.engine, ledger_id, ref)
 
-    def look_up_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, KeyView]:
+    def look_up_keys(
+        self, ledger_id: UUID, key_ids: Collection[bytes], *, recording: bool = False
+    ) -> Mapping[bytes, KeyView]:
         """What is known of these keys now, the ledger's own among them. Never from memory (I7)."""
-        return self._reread(lambda: lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids))
+        return self._reread(
+            lambda: lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids, recording=recording)
+        )
 
     # Derived documents
 
@@ -173,11 +190,29 @@ class Vault:
 
     def restrict(self, ledger_id: UUID, ref: bytes, now: int) -> None:
         """Active → restricted; while a part of the subject is being erased, from the end of that on."""
-        erasing.change_restriction(self.engine, ledger_id, ref, "active", "restricted", now)
+        self._change_restriction(ledger_id, ref, "active", "restricted", now)
 
     def lift_restriction(self, ledger_id: UUID, ref: bytes, now: int) -> None:
         """Restricted → active; while a part of the subject is being erased, from the end of that on."""
-        erasing.change_restriction(self.engine, ledger_id, ref, "restricted", "active", now)
+        self._change_restriction(ledger_id, ref, "restricted", "active", now)
+
+    def reinstate(
+        self, ledger_id: UUID, name: str, *, reason: str | None, reinstated_at: int, reinstated_by: UUID
+    ) -> Reinstatement:
+        """Let the name of an erased subject begin anew. Raises :class:`~keyvault.errors.UnknownSubjectError`,
+        :class:`~keyvault.errors.NotErasedError`, or :class:`~keyvault.errors.BusyError` while an erasure is open."""
+        request = ReinstatementRequest(ledger_id, reason, reinstated_at, reinstated_by)
+        return self._reread(lambda: reinstating.reinstate(self.engine, self._keyring, name, request))
+
+    def finish_reinstatement(self, ledger_id: UUID, ref: bytes) -> None:
+        """The journal's line; then nothing is left to be said."""
+        self._reread(
+            lambda: reinstating.finish(self.engine, self._keyring, self.journal, ledger_id, ref, self._clock())
+        )
+
+    def open_reinstatements(self) -> Sequence[Reinstatement]:
+        """Reinstatements in any ledger that are not finished, oldest first."""
+        return reinstating.open_ones(self.engine)
 
     def begin_erasure(
         self,
@@ -271,6 +306,18 @@ class Vault:
         """Keep a statement for good, unless there is one of this kind: the first one stays."""
         with database.writing(self.engine) as connection:
             statement_store.insert_statement(connection, ledger_id, Statement(erasure_id, kind, at, payload, signature))
+
+    def _change_restriction(
+        self,
+        ledger_id: UUID,
+        ref: bytes,
+        old: Literal["active", "restricted"],
+        new: Literal["active", "restricted"],
+        now: int,
+    ) -> None:
+        self._reread(
+            lambda: erasing.change_restriction(self.engine, self._keyring, self.journal, ledger_id, ref, old, new, now)
+        )
 
     def _ledger_keys(self, ledger_id: UUID) -> LedgerKeys:
         return self._reread(lambda: self._keyring.open_ledger(self._secrets(ledger_id)))

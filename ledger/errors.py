@@ -84,6 +84,10 @@ class SubjectErasedError(StateError):
     """An append for a subject, or for a stream of a subject, that was erased (I8)."""
 
 
+class SubjectStateError(StateError):
+    """A subject is in a state that what is asked for makes no sense in."""
+
+
 class StreamClosedError(StateError):
     """An append to a stream that has ended."""
 

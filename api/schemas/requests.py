@@ -263,6 +263,36 @@ class SubjectLookup(OneOfPair):
     subject_ref = Ref("sub", allow_none=True)
 
 
+_REASON_NOTE: Final = "A case number. It is recorded for good: no names, no sentence about the person."
+
+
+class RestrictionOrder(OneOfPair):
+    """Whom to restrict, or to restrict no longer, and why."""
+
+    pairs = ("subject",)
+
+    subject = Name(allow_none=True)
+    subject_ref = Ref("sub", allow_none=True)
+    reason = Text(
+        reference_fault,
+        allow_none=True,
+        load_default=None,
+        metadata={"example": "case 2026-114", "description": _REASON_NOTE},
+    )
+
+
+class ReinstatementOrder(Request):
+    """Whose name begins anew, and why. By name only: a ref is one person's for good."""
+
+    subject = Name(required=True)
+    reason = Text(
+        reference_fault,
+        allow_none=True,
+        load_default=None,
+        metadata={"example": "case 2026-114", "description": _REASON_NOTE},
+    )
+
+
 class ErasureOrder(OneOfPair):
     """What to erase, and why."""
 

@@ -42,7 +42,8 @@ PERSONAL_ROLES: Final = (Role.SUBJECT, Role.ACTOR, Role.FURTHER)
 
 @dataclass(frozen=True, slots=True)
 class NewPart:
-    """What one event says of one person, for one purpose. Exactly one of ``subject`` and ``subject_ref`` is given."""
+    """What one event says of one person, for one purpose. A request gives exactly one of ``subject`` and
+    ``subject_ref``; when the name behind a ref has been read, both are there."""
 
     subject: str | None
     subject_ref: bytes | None

@@ -24,6 +24,9 @@ PROCESS_PREFIX: Final = "process."
 """Of the categories in which process managers keep the state of their instances."""
 
 SUBJECT_ERASED: Final = "SubjectErased"
+SUBJECT_RESTRICTED: Final = "SubjectRestricted"
+SUBJECT_UNRESTRICTED: Final = "SubjectUnrestricted"
+SUBJECT_REINSTATED: Final = "SubjectReinstated"
 STREAM_SUPERSEDED: Final = "StreamSuperseded"
 PROCESS_REACTED: Final = "ProcessReacted"
 TIMER_FIRED: Final = "TimerFired"
@@ -34,9 +37,9 @@ RESERVED_TYPES: Final = frozenset(
         SUBJECT_ERASED,
         "ErasureFinal",
         "NameUnlinked",
-        "SubjectReinstated",
-        "SubjectRestricted",
-        "SubjectUnrestricted",
+        SUBJECT_REINSTATED,
+        SUBJECT_RESTRICTED,
+        SUBJECT_UNRESTRICTED,
         STREAM_SUPERSEDED,
         "VaultReconciled",
         *PROCESS_TYPES,
@@ -110,7 +113,10 @@ def ledger_name_fault(value: object) -> str | None:
 
 
 def reference_fault(value: object) -> str | None:
-    """Say what is wrong with the reference of an erasure (a case number), or None."""
+    """Say what is wrong with the reference of an erasure (a case number), or the reason of a restriction, or None.
+
+    Both outlive erasures: what a sentence about somebody needs, is not allowed in them.
+    """
     if not isinstance(value, str) or _REFERENCE.fullmatch(value) is None:
         return "must be 1 to 128 ASCII letters, digits, spaces, '-', '_', '/' or '.'"
     return None

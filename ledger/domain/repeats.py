@@ -7,7 +7,7 @@ guessed back. So what can be read is compared, and what has been erased since is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ledger.domain.events import JsonObject, NewEvent, NewPart, OpenedEvent, OpenedPart, Role
@@ -16,10 +16,12 @@ from ledger.domain.names import split_stream
 
 @dataclass(frozen=True, slots=True)
 class KnownRefs:
-    """Where the names of an event lead now; a name that leads nowhere (any more) is absent."""
+    """Where the names of an event lead now; a name that leads nowhere (any more) is absent. ``nameless``: subjects that
+    no name leads to any more, because it began anew. What was recorded of them cannot be compared by name."""
 
     streams: Mapping[str, bytes]
     subjects: Mapping[str, bytes]
+    nameless: Collection[bytes] = frozenset()
 
 
 def is_repeat(new: NewEvent, stored: OpenedEvent, refs: KnownRefs) -> bool:
@@ -46,6 +48,9 @@ def _same_stream(new: NewEvent, stored: OpenedEvent, refs: KnownRefs) -> bool:
         return False
     if stored.stream is not None:
         return new.stream == stored.stream
+    if any(redaction.subject_ref in refs.nameless for redaction in stored.redactions):
+        # The owner has a part in each event of a stream; the stream's name began anew with the owner's.
+        return True
     return refs.streams.get(new.stream, recorded_ref) == recorded_ref
 
 
@@ -73,7 +78,12 @@ def _same_part(new: NewPart, stored: OpenedPart, refs: KnownRefs) -> bool:
         same_subject = new.subject == stored.subject
     else:
         known = refs.subjects.get(new.subject)
-        same_subject = known is None or stored.subject_ref is None or known == stored.subject_ref
+        same_subject = (
+            known is None
+            or stored.subject_ref is None
+            or stored.subject_ref in refs.nameless
+            or known == stored.subject_ref
+        )
     return same_subject and (not stored.readable or same_json(new.data, stored.data))
 
 

@@ -86,6 +86,10 @@ class SubjectEntry(Protocol):
     def key_ids(self) -> Sequence[tuple[bytes, str]]:
         """Every key that this subject has or had, living and fenced, as (key_id, purpose)."""
 
+    @property
+    def next_state(self) -> SubjectState:
+        """The state; of a subject that is ``erasing``, the one that it has when that is done."""
+
 
 class Reservation(Protocol):
     """The refs and keys that one append needs."""
@@ -170,6 +174,21 @@ class ErasureEntry(Protocol):
     @property
     def done(self) -> bool:
         """True once fences, keys and journal line are in place: steps 1 to 4."""
+
+
+class Reinstatement(Protocol):
+    """The name of an erased subject begins anew, with this ref. Which one it had before is kept nowhere."""
+
+    @property
+    def ledger_id(self) -> UUID: ...
+    @property
+    def subject_ref(self) -> bytes: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def reinstated_at(self) -> int: ...
+    @property
+    def reinstated_by(self) -> UUID: ...
 
 
 class DestroyedEpoch(Protocol):
@@ -265,9 +284,12 @@ class KeyVault(Protocol):
     def subject(self, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
         """The subject of this ref."""
 
-    def look_up_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, KeyView]:
+    def look_up_keys(
+        self, ledger_id: UUID, key_ids: Collection[bytes], *, recording: bool = False
+    ) -> Mapping[bytes, KeyView]:
         """What is known of these keys now, in one round trip. Whether a key exists is read from the database each
-        time."""
+        time. With ``recording`` the key of a restricted subject is ``living``: for an append that has only a ref and
+        needs the name to seal it again. What it opens must be shown to nobody."""
 
     def seal_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
         """Seal derived documents, each under a key from *all* the keys that went into it; every call gives other bytes.
@@ -282,10 +304,29 @@ class KeyVault(Protocol):
         The vault knows nothing of the ledger's ``shredded_keys``: whoever calls this looks there too (I9)."""
 
     def restrict(self, ledger_id: UUID, ref: bytes, now: int) -> None:
-        """Active → restricted. Doing it again changes nothing."""
+        """Active → restricted; from here on nothing of the subject is read. Then the journal line, fsynced. Doing it
+        again changes nothing."""
 
     def lift_restriction(self, ledger_id: UUID, ref: bytes, now: int) -> None:
-        """Restricted → active. Doing it again changes nothing."""
+        """Restricted → active. Then the journal line, fsynced. Doing it again changes nothing."""
+
+    def reinstate(
+        self, ledger_id: UUID, name: str, *, reason: str | None, reinstated_at: int, reinstated_by: UUID
+    ) -> Reinstatement:
+        """Let the name of an erased subject lead to a new one, active, with a fresh random ref and no keys yet; the
+        names of the streams that the old one owned lead nowhere any more. One transaction, and of two at once exactly
+        one makes a subject. The old subject, its fences and its erasures stay, and nothing leads there.
+
+        Gives back the reinstatement that is already open for this name instead of a new one. Raises the vault's
+        "unknown subject", "not erased", or "busy" while an erasure of the subject is open.
+        """
+
+    def finish_reinstatement(self, ledger_id: UUID, ref: bytes) -> None:
+        """The journal line, fsynced; then the reinstatement is not open any more. Call it only when the ledger has
+        recorded it. Doing it again changes nothing."""
+
+    def open_reinstatements(self) -> Sequence[Reinstatement]:
+        """Reinstatements in any ledger that are not finished, oldest first."""
 
     def begin_erasure(
         self,

@@ -9,7 +9,7 @@ ids, dead keys, ended streams, versions, abandoned streams.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -29,7 +29,7 @@ from ledger.errors import (
 from ledger.ports import HeadLock
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.validation import admit_events
-from ledger.services.naming import with_names
+from ledger.services.naming import nameless_among, with_names
 from ledger.services.opening import open_events
 from ledger.services.preparation import Candidate, OvertakenError, erased, expectations, prepare
 from ledger.services.recording import appended
@@ -223,5 +223,10 @@ def conflicting(
         {name: entry.ref for name, entry in deps.vault.find_streams(ledger_id, streams).items()} if streams else {},
         {name: entry.ref for name, entry in deps.vault.find_subjects(ledger_id, subjects).items()} if subjects else {},
     )
-    pairs = enumerate(zip(events, stored, strict=True))
-    return [index for index, (event, opened) in pairs if not is_repeat(event, opened, refs)]
+    pairs = list(zip(events, stored, strict=True))
+    differing = [index for index, (event, opened) in enumerate(pairs) if not is_repeat(event, opened, refs)]
+    if not differing:
+        return []
+    # Asked for last: it takes a question for each person, and names seldom begin anew.
+    refs = replace(refs, nameless=nameless_among(deps, ledger_id, (stored[index] for index in differing)))
+    return [index for index in differing if not is_repeat(*pairs[index], refs)]

@@ -17,7 +17,8 @@ from ledger.services.opening import open_events
 
 
 def with_names(deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent]) -> list[NewEvent]:
-    """Put names in place of the refs that these events give.
+    """Put names beside the refs that these events give. Whoever turns the names into refs again has to look whether
+    they are still the same: a name can begin anew in the meantime.
 
     Raises ``NotFoundError`` for a ref that nothing is recorded under, ``SubjectErasedError`` for one whose names are
     gone, and ``IntegrityError`` for one whose names cannot be read though nobody erased them. An event that says
@@ -35,6 +36,13 @@ def name_of_subject(deps: Dependencies, ledger_id: UUID, ref: bytes) -> str | No
         return None
 
 
+def nameless_among(deps: Dependencies, ledger_id: UUID, events: Iterable[OpenedEvent]) -> frozenset[bytes]:
+    """The people who were erased from these events and whose names began anew: no name leads to them any more."""
+    refs = {one.subject_ref for event in events for one in event.redactions if one.reason == "erased"}
+    people = (deps.vault.subject(ledger_id, ref) for ref in refs if ref is not None)
+    return frozenset(person.ref for person in people if person is not None and person.names == 0)
+
+
 class _Names:
     def __init__(self, deps: Dependencies, ledger_id: UUID) -> None:
         self._deps = deps
@@ -45,7 +53,7 @@ class _Names:
 
     def of_event(self, event: NewEvent, index: int) -> NewEvent:
         if event.stream_ref is not None:
-            event = replace(event, stream=self._stream(event.stream_ref, event, index), stream_ref=None)
+            event = replace(event, stream=self._stream(event.stream_ref, event, index))
         subject = self._part(event.subject, event, "/subject_ref", index)
         if subject is None and event.subject is not None and not self._has_begun(event.stream):
             # Without its subject the stream would be nobody's, and its name would outlive the erasure.
@@ -71,15 +79,23 @@ class _Names:
         if ref not in self._subjects:
             fault = Fault(event.pointer + where, "names no subject here", index)
             try:
-                self._subjects[ref] = self.of_subject(ref, fault)
+                self._subjects[ref] = self._of_writable(ref, fault)
             except SubjectErasedError:
                 if event.omit_erased and self._is_erased(ref):
                     return None
                 raise
-        return replace(part, subject=self._subjects[ref], subject_ref=None)
+        return replace(part, subject=self._subjects[ref])
+
+    def _of_writable(self, ref: bytes, fault: Fault) -> str:
+        name = self.of_subject(ref, fault)
+        subject = self._deps.vault.subject(self._ledger_id, ref)
+        if subject is None or subject.names == 0:
+            # What an erased person did as an actor still tells the name, and that leads to somebody new by now.
+            raise _hidden(fault)
+        return name
 
     def _is_erased(self, ref: bytes) -> bool:
-        """Not merely restricted: what a restricted subject is part of is recorded in full."""
+        """Of an erased purpose the others can be left, and of a living subject nothing is left out silently."""
         subject = self._deps.vault.subject(self._ledger_id, ref)
         return subject is not None and subject.state == "erased"
 
@@ -116,7 +132,8 @@ class _Names:
 
     def _first_event(self, which: EventFilter) -> OpenedEvent | None:
         events = self._deps.store.select_events(self._ledger_id, which, None, 1)
-        return next(iter(open_events(self._deps, self._ledger_id, events)), None)
+        # Of restricted people too: their names are sealed again, and not shown.
+        return next(iter(open_events(self._deps, self._ledger_id, events, recording=True)), None)
 
 
 def _known(first: OpenedEvent | None, name: str | None, fault: Fault) -> str:
@@ -133,7 +150,7 @@ def _known(first: OpenedEvent | None, name: str | None, fault: Fault) -> str:
 def _hidden(fault: Fault) -> SubjectErasedError:
     return SubjectErasedError(
         "the name behind a ref cannot be read any more; nothing can be appended under it",
-        [Fault(fault.pointer, "its subject was erased or restricted", fault.index)],
+        [Fault(fault.pointer, "its subject was erased", fault.index)],
     )
 
 

@@ -31,9 +31,15 @@ SEALED_ROLES: Final = frozenset(Role) - {Role.SHREDDED}
 
 
 def open_events(
-    deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent], roles: Collection[Role] = SEALED_ROLES
+    deps: Dependencies,
+    ledger_id: UUID,
+    events: Sequence[RecordedEvent],
+    roles: Collection[Role] = SEALED_ROLES,
+    *,
+    recording: bool = False,
 ) -> list[OpenedEvent]:
-    """Open a page of events, or of each only the parts in some roles.
+    """Open a page of events, or of each only the parts in some roles. ``recording``: also what is restricted, for an
+    append that needs a name from there; never to be shown.
 
     Costs one look at the vault and one at ``shredded_keys``, whatever the page's length.
     """
@@ -41,7 +47,7 @@ def open_events(
     key_ids = {part.key_id for event in events for part in event.parts if part.role in wanted}
     if not key_ids:
         return [_OpenEvent(deps, event, _Keys({}, {}), wanted).opened() for event in events]
-    views = deps.vault.look_up_keys(ledger_id, key_ids)
+    views = deps.vault.look_up_keys(ledger_id, key_ids, recording=recording)
     keys = _Keys(views, deps.store.shreddings(ledger_id, key_ids))
     return [_OpenEvent(deps, event, keys, wanted).opened() for event in events]
 

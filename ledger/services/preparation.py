@@ -188,6 +188,9 @@ def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID)
     entry = keys.reserved.streams.get(candidate.stream)
     if entry is None:
         raise _ownerless(candidate, keys)
+    if candidate.event.stream_ref not in (None, entry.ref):
+        # I8: the stream's name was read before its owner was erased, and begins anew by now.
+        raise erased([candidate.fault("/stream_ref", "is a stream of one who was erased")])
     parts = _parts(candidate, keys)
     if entry.owner_ref is None:
         name_key = keys.reserved.ledger_key
@@ -221,7 +224,8 @@ def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
         name = part.subject or ""
         fault = candidate.fault(_where(role, number - len(event.personal) + len(event.further)), "was erased")
         ref = keys.reserved.subjects.get(name)
-        if ref is None:
+        if ref is None or part.subject_ref not in (None, ref):
+            # I8: the name was read, by its ref, before it was erased, and leads to somebody new by now.
             raise erased([fault])
         if event.omit_erased and keys.is_erased(ref, part.purpose):
             continue

@@ -29,9 +29,7 @@ class SubjectSummary:
 
 def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectSummary:
     """Look a subject up by name or ref. Raises ``NotFoundError``."""
-    entry = _find(deps, ledger_id, who)
-    if entry is None:
-        raise NotFoundError("there is no such subject in this ledger")
+    entry = find_subject(deps, ledger_id, who)
     usage = deps.store.key_usage(ledger_id, [key_id for key_id, _ in entry.key_ids])
     return SubjectSummary(
         subject_ref=entry.ref,
@@ -45,10 +43,15 @@ def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> Sub
     )
 
 
-def _find(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectEntry | None:
+def find_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectEntry:
+    """What the vault knows of a subject. Raises ``NotFoundError``."""
     if who.ref is not None:
-        return deps.vault.subject(ledger_id, who.ref)
-    return deps.vault.find_subjects(ledger_id, [who.name or ""]).get(who.name or "")
+        entry = deps.vault.subject(ledger_id, who.ref)
+    else:
+        entry = deps.vault.find_subjects(ledger_id, [who.name or ""]).get(who.name or "")
+    if entry is None:
+        raise NotFoundError("there is no such subject in this ledger")
+    return entry
 
 
 def _erased_at(deps: Dependencies, ledger_id: UUID, entry: SubjectEntry) -> int | None:

@@ -27,6 +27,7 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.erase import resume_erasures
 from ledger.services.projecting import runner
 from ledger.services.projecting.shipped import SHIPPED
+from ledger.services.reinstating import resume_reinstatements
 from ledger.services.timetravel import snapshotting
 
 THREADS: Final = 4
@@ -218,6 +219,7 @@ class Worker:
         return worked
 
     def _resume_erasures(self) -> None:
+        self._resume_reinstatements()
         try:
             outcomes = resume_erasures(self._deps)
         except Exception as error:  # noqa: BLE001 - the vault may be down; it is asked again
@@ -231,6 +233,16 @@ class Worker:
         for erasure_id, failure in outcomes.items():
             if failure is None:
                 self._report.resumed(erasure_id)
+
+    def _resume_reinstatements(self) -> None:
+        try:
+            stuck = next((error for error in resume_reinstatements(self._deps).values() if error is not None), None)
+        except Exception as error:  # noqa: BLE001 - the vault may be down; it is asked again
+            stuck = error
+        if stuck is not None:
+            self._troubles.note("reinstatements", None, stuck)
+        else:
+            self._troubles.clear("reinstatements", None)
 
 
 @dataclass

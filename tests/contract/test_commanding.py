@@ -28,6 +28,7 @@ from ledger.services.commanding import handling
 from ledger.services.commanding.handling import Handled, handle
 from ledger.services.commanding.loading import UnknownShapeError
 from ledger.services.evolution.types import register_type
+from ledger.services.reinstating import reinstate_subject
 from tests.support.accounts import (
     ACCOUNT,
     Close,
@@ -360,6 +361,19 @@ def test_nothing_is_decided_for_an_owner_who_was_erased(ledger: Ledger) -> None:
     for command in (Deposit(1), Withdraw(1), Open("person:ann")):
         with pytest.raises(SubjectErasedError):
             run(ledger, "account-ann", command)
+
+
+def test_a_command_of_one_who_came_back_is_not_handled_twice(ledger: Ledger) -> None:
+    """I4: the stream's name begins anew, the old command's answer stays, and new commands find nothing of the old."""
+    command_id = uuid4()
+    first = run(ledger, "account-ann", Open("person:ann"), command_id)
+    ledger.erase("person:ann")
+    reinstate_subject(ledger.deps, ledger.ledger_id, "person:ann", reason=None, requested_by=WRITER)
+    repeat = Handled(first.events, repeated=True)
+    assert run(ledger, "account-ann", Open("person:ann"), command_id) == repeat
+    open_account(ledger, "ann", 5)
+    assert run(ledger, "account-ann", Open("person:ann"), command_id) == repeat
+    assert balance(ledger, "ann") == 5
 
 
 def test_nothing_is_decided_on_what_a_restriction_hides(ledger: Ledger) -> None:

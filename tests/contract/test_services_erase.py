@@ -551,7 +551,7 @@ def test_a_dependency_that_is_down_is_never_a_redaction(ledger: Ledger, error: E
         def __getattr__(self, name: str) -> Any:
             return getattr(self._inner, name)
 
-        def look_up_keys(self, *_: Any) -> Any:
+        def look_up_keys(self, *_: Any, **__: Any) -> Any:
             raise error
 
         def shreddings(self, *_: Any) -> Any:

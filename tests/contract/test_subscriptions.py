@@ -408,7 +408,7 @@ def test_a_vault_that_is_down_leaves_nothing_leased(desk: Desk) -> None:
         pass
 
     class Down:
-        def look_up_keys(self, *_: object) -> object:
+        def look_up_keys(self, *_: object, **__: object) -> object:
             raise VaultDownError
 
     broken = replace(desk, ledger=desk.ledger.with_parts(vault=Down()))

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from typing_extensions import override
 
+from ledger.domain.ids import format_ref
 from ledger.errors import StoreUnavailableError
 from ledger.ports import CursorKind
 from ledger.services import worker as working
@@ -199,6 +200,22 @@ def test_an_erasure_that_a_crash_left_open_is_completed(ledger: Ledger) -> None:
     assert done is not None
     assert done.done
     assert reasons(ledger.event_at(0)) == {"/data": "erased"}
+
+
+def test_a_reinstatement_that_a_crash_left_open_is_completed(ledger: Ledger) -> None:
+    """The name begins anew at once; the worker has the log and the journal say so."""
+    ledger.append_one(a_visit())
+    ledger.erase("patient:A")
+    made = ledger.deps.vault.reinstate(
+        ledger.ledger_id, "patient:A", reason=None, reinstated_at=ledger.deps.clock(), reinstated_by=PRIVACY_OFFICER
+    )
+    told = Told()
+    with working_on(ledger, report=told):
+        eventually(lambda: made not in ledger.deps.vault.open_reinstatements())
+    assert [event.nonpersonal for event in ledger.query(types=("SubjectReinstated",))] == [
+        {"subject_ref": format_ref("sub", made.subject_ref), "reason": None}
+    ]
+    assert told.failures == []
 
 
 def test_several_workers_do_no_harm(ledger: Ledger) -> None:

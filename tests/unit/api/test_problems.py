@@ -23,6 +23,7 @@ CONTRACT = {
         "version-conflict",
         "id-conflict",
         "partly-recorded",
+        "wrong-state",
         "already-exists",
         "lease-lost",
         "stream-closed",
