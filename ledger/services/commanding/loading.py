@@ -43,8 +43,8 @@ def load(deps: Dependencies, ledger_id: UUID, stream: str, fold: Fold) -> Loaded
 
     Nothing is decided on a state that is not whole for the moment, since the part that is missing could be the one that
     forbids it: raises ``SubjectErasedError`` when the owner was erased, ``BusyError`` while an erasure is under way,
-    ``UnknownShapeError``, ``RestrictedStateError``, and ``IntegrityError`` for what cannot be read. What is gone for good of somebody who is
-    not the owner, or of one of the owner's purposes, is gone: the rest is the state.
+    ``UnknownShapeError``, ``RestrictedStateError``, and ``IntegrityError`` for what cannot be read. What is gone for
+    good of somebody who is not the owner, or of one of the owner's purposes, is gone: the rest is the state.
     """
     entry = deps.vault.find_streams(ledger_id, [stream]).get(stream)
     if entry is None:

@@ -33,7 +33,7 @@ def an_event(category: str = LEDGER_CATEGORY) -> RecordedEvent:
     ],
 )
 def test_state_and_next_step_follow_from_the_evidence(evidence: ErasureEvidence, state: str, step: str | None) -> None:
-    """Requested, shredding, erased; or failed, when a writer's event has taken its id or only the vault calls it done."""
+    """Requested, shredding, erased; or failed: a writer's event has taken its id, or only the vault calls it done."""
     assert (erasure_state(evidence), next_step(evidence)) == (state, step)
 
 
