@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from keyvault import database as vault_database
 from keyvault import envelope
 from keyvault import tables as vault_tables
-from keyvault.envelope import WrapKind
 from keyvault.providers.file import FileProvider
 from keyvault.tables import fences, subject_keys
 from ledger.domain.encoding import leaf_of
@@ -26,6 +25,7 @@ from ledger.domain.merkle import hash_leaf
 from ledger.storage import rows, tables
 from ledger.storage.database import open_engine
 from tests.e2e.conftest import Tenant
+from tests.support.keys import aad_of_key
 from tests.support.ledgers import tamper
 from tests.support.metrics import scrape
 from tests.support.server import NDJSON, Answer
@@ -115,7 +115,7 @@ def swapped_owners(hand: Hand) -> None:
 def a_wrap_of_another_key(hand: Hand) -> None:
     """Made with the KEK, bound to the very row: only that a key's id commits to the key tells that it is another."""
     row = hand.key_of(VICTIM)
-    forged = hand.keks.wrap(row.epoch, bytes(range(envelope.KEY_SIZE)), _aad_of(row))
+    forged = hand.keks.wrap(row.epoch, bytes(range(envelope.KEY_SIZE)), aad_of_key(row))
     hand.change_vault(_with_wrap(row.key_id, forged))
 
 
@@ -194,18 +194,6 @@ def _fence(row: Any) -> sa.Insert:
     names = ("key_id", "ledger_id", "subject_ref", "purpose", "generation", "epoch")
     values = {name: getattr(row, name) for name in names}
     return sa.insert(fences).values(**values, shredded_at=row.created_at, erasure_id=ERASURE)
-
-
-def _aad_of(row: Any) -> bytes:
-    return envelope.wrap_aad(
-        WrapKind.DEK,
-        key_id=row.key_id,
-        ledger_id=row.ledger_id,
-        subject_ref=row.subject_ref,
-        purpose=row.purpose,
-        generation=row.generation,
-        epoch=row.epoch,
-    )
 
 
 @pytest.fixture
