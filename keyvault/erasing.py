@@ -136,7 +136,7 @@ def _already_done(connection: Connection, row: SubjectRow, request: ErasureReque
         if row.state != "erased":
             return None
         return erasure_store.erasure_of_everything(connection, request.ledger_id, row.ref)
-    living = {key.purpose for key in store.keys_of_subjects(connection, request.ledger_id, [row.ref])}
+    living = {key.purpose for key in store.stored_keys_of(connection, request.ledger_id, row.ref)}
     fences = store.fences_of_subjects(connection, request.ledger_id, [row.ref])
     unknown = set(request.purposes) - living - {fence.purpose for fence in fences}
     if unknown:
@@ -149,9 +149,10 @@ def _already_done(connection: Connection, row: SubjectRow, request: ErasureReque
 
 
 def _begin_new(connection: Connection, row: SubjectRow, request: ErasureRequest) -> ErasureEntry:
+    # Behind a fence, too: if a hand has put it there, the key is not dead yet.
     keys = [
         (key.key_id, key.purpose)
-        for key in store.keys_of_subjects(connection, request.ledger_id, [row.ref])
+        for key in store.stored_keys_of(connection, request.ledger_id, row.ref)
         if (key.purpose != ACTOR_PURPOSE if request.purposes is None else key.purpose in request.purposes)
     ]
     # Only an erasure of everything changes the state for good, and then nothing is minted for this subject any more.
@@ -180,7 +181,7 @@ def _begin_new(connection: Connection, row: SubjectRow, request: ErasureRequest)
 
 def _shred(connection: Connection, entry: ErasureEntry, erased_at: int) -> None:
     """Step 3, in the transaction that holds subject and erasure: from its commit on the keys are gone for good (I8)."""
-    rows = store.keys_of_subjects(connection, entry.ledger_id, [entry.subject_ref])
+    rows = store.stored_keys_of(connection, entry.ledger_id, entry.subject_ref)
     generations = {row.key_id: row.generation for row in rows}
     store.delete_keys(connection, entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
     # Only now, with the rows held: a rotation could else make a new epoch and rewrap them in between, and the fences

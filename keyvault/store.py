@@ -127,6 +127,12 @@ def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[b
     return found
 
 
+def stored_keys_of(connection: Connection, ledger_id: UUID, ref: bytes) -> Sequence[KeyRow]:
+    """Every key row of a subject, those behind a fence included."""
+    statement = select(subject_keys).where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref == ref)
+    return [key_row(row, row.ledger_id) for row in connection.execute(statement)]
+
+
 def fences_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[FenceRow]:
     """The fences of these subjects."""
     found = []

@@ -21,7 +21,8 @@ from ledger.services import erase
 
 blueprint = Endpoints("Erasures", __name__, description="Article 17: shred a subject's keys. The log itself stays.")
 
-_DONE = {"erased": True, "shredding": False, "failed": False}
+# What has failed may be done or not by what the vault says.
+_DONE = {"erased": True, "shredding": False, "failed": None}
 
 
 @blueprint.route("/v1/ledgers/<ledger>/erasures", methods=["POST"])
@@ -60,14 +61,14 @@ def list_all(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
                 open_service().deps,
                 ledger.ledger_id,
                 reference=parameters.get("reference"),
-                done=_DONE[state] if state is not None else None,
+                done=_DONE.get(state or ""),
                 after=parameters.get("cursor"),
                 limit=limit + 1,
             )
         )
     page = found[:limit]
     more = str(page[-1].entry.erasure_id) if len(found) > limit else None
-    # Of what is open, only the log tells what has failed: a page of one state can have fewer erasures than its limit.
+    # Only the log tells what has failed: a page of one state can have fewer erasures than its limit.
     shown = [render_erasure(erasure) for erasure in page if state in (None, erasure.state)]
     return json_response({"erasures": shown, "next": more})
 

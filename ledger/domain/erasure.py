@@ -3,6 +3,8 @@
     requested ──begin──▶ shredding ──record──▶ shredding ──finish──▶ erased
                              └───── its id is taken ─────▶ failed
 
+What the vault calls done and the ledger has never recorded has failed, too.
+
 Nothing is kept in memory between two steps: whoever drives it, the request that asked for it or the worker that finds
 it open, looks at the vault and at the log, and does what comes next. It can die anywhere, and anybody can drive it on.
 """
@@ -39,7 +41,8 @@ class ErasureEvidence:
 def erasure_state(evidence: ErasureEvidence) -> ErasureState:
     """Where it stands."""
     if evidence.done:
-        return "erased"
+        # I9: the vault alone cannot say so. A hand in it may have.
+        return "erased" if evidence.recorded else "failed"
     if evidence.event is not None and not evidence.recorded:
         return "failed"
     return "shredding" if evidence.begun else "requested"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from ledger.domain.erasure import ErasureEvidence
 from ledger.domain.events import JsonObject
 from ledger.domain.ids import format_ref
 from ledger.domain.names import ACTOR_PURPOSE
@@ -70,10 +71,12 @@ def subject_final_at(deps: Dependencies, ledger_id: UUID, ref: bytes) -> int | N
 def sign_final_erasures(deps: Dependencies) -> Sequence[UUID]:
     """Sign the statement of every erasure of any ledger that has become final. Gives their ids.
 
-    A crash leaves some unsigned, for the next call; the first statement about an erasure is the one that stays.
+    A crash leaves some unsigned, for the next call; the first statement about an erasure is the one that stays. Nothing
+    is signed about an erasure that the ledger has not recorded, whatever the vault holds (I9).
     """
     signed = []
-    for entries in _pages(deps):
+    for page in _pages(deps):
+        entries = _recorded(deps, page)
         for entry, finality in zip(entries, deps.vault.finality(entries, ask_keeper=True), strict=True):
             if finality.since is not None:
                 payload = canonical_json(_payload(entry, finality, finality.since))
@@ -126,6 +129,20 @@ def _final_statements(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Ma
         for statement in statements
         if statement.kind == "final"
     }
+
+
+def _recorded(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Sequence[ErasureEntry]:
+    by_ledger: dict[UUID, list[UUID]] = {}
+    for entry in entries:
+        by_ledger.setdefault(entry.ledger_id, []).append(entry.erasure_id)
+    events = {ledger_id: deps.store.find_events(ledger_id, ids) for ledger_id, ids in by_ledger.items()}
+    evidence = {
+        entry.erasure_id: ErasureEvidence(
+            begun=True, done=entry.done, event=events[entry.ledger_id].get(entry.erasure_id)
+        )
+        for entry in entries
+    }
+    return [entry for entry in entries if evidence[entry.erasure_id].recorded]
 
 
 def _pages(deps: Dependencies) -> Iterator[Sequence[ErasureEntry]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from ledger.domain.names import ACTOR_PURPOSE
+from ledger.domain.names import ACTOR_PURPOSE, LEDGER_CATEGORY
 from ledger.domain.query import NameOrRef
-from ledger.errors import NotFoundError
+from ledger.errors import IntegrityError, NotFoundError
 from ledger.ports import SubjectEntry, SubjectState
 from ledger.services.dependencies import Dependencies
 from ledger.services.finality import subject_final_at
@@ -28,8 +28,11 @@ class SubjectSummary:
 
 
 def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> SubjectSummary:
-    """Look a subject up by name or ref. Raises ``NotFoundError``."""
+    """Look a subject up by name or ref. Raises ``NotFoundError``, and ``IntegrityError`` for one that only the vault
+    calls erased."""
     entry = find_subject(deps, ledger_id, who)
+    if entry.state == "erased" and not _is_recorded(deps, ledger_id, entry):
+        raise IntegrityError("the key vault says that a subject was erased, and the ledger has no record of it")
     usage = deps.store.key_usage(ledger_id, [key_id for key_id, _ in entry.key_ids])
     return SubjectSummary(
         subject_ref=entry.ref,
@@ -52,6 +55,13 @@ def find_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> Subject
     if entry is None:
         raise NotFoundError("there is no such subject in this ledger")
     return entry
+
+
+def _is_recorded(deps: Dependencies, ledger_id: UUID, entry: SubjectEntry) -> bool:
+    """Whether the ledger has recorded an erasure of this subject (I9)."""
+    ids = [erasure.erasure_id for erasure in deps.vault.erasures_of(ledger_id, entry.ref)]
+    events = deps.store.find_events(ledger_id, ids).values()
+    return any(event.envelope.category == LEDGER_CATEGORY for event in events)
 
 
 def _erased_at(deps: Dependencies, ledger_id: UUID, entry: SubjectEntry) -> int | None:

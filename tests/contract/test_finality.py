@@ -18,6 +18,7 @@ from ledger.domain.events import OPERATOR
 from ledger.domain.ids import format_ref
 from ledger.domain.query import NameOrRef
 from ledger.domain.times import parse_time
+from ledger.errors import IntegrityError
 from ledger.services.append import append_events
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, get_receipt, list_erasures
 from ledger.services.finality import sign_final_erasures
@@ -244,3 +245,30 @@ def test_many_erasures_are_signed_page_by_page(scene: Scene, monkeypatch: pytest
     assert scene.vault.count_erasures_without("final") == 0
     listed = list_erasures(scene.deps, scene.ledger_id, reference=None, done=None, after=None, limit=10)
     assert all(one.final.at is not None for one in listed)
+
+
+def test_nothing_is_signed_about_what_the_ledger_has_never_recorded(scene: Scene) -> None:
+    """I9: whoever drives the vault alone gets no statement about it, and others get theirs; the subject is not called
+    erased."""
+    for name in ("a", "b"):
+        scene.record(name)
+    begun = scene.vault.begin_erasure(
+        scene.ledger_id,
+        "a",
+        erasure_id=scene.deps.new_id(),
+        purposes=None,
+        ground=None,
+        reference=None,
+        name_commitment=None,
+        requested_at=scene.deps.clock(),
+        requested_by=OPERATOR,
+        block_unknown=False,
+    )
+    scene.vault.finish_erasure(scene.ledger_id, begun.erasure_id, scene.deps.clock())
+    honest = scene.erase("b").erasure.entry
+    scene.retire(1)
+    assert sign_final_erasures(scene.deps) == [honest.erasure_id]
+    assert scene.vault.statements(scene.ledger_id, [begun.erasure_id]) == {}
+    with pytest.raises(IntegrityError):
+        describe_subject(scene.deps, scene.ledger_id, NameOrRef("a", None))
+    assert describe_subject(scene.deps, scene.ledger_id, NameOrRef("b", None)).state == "erased"

@@ -450,6 +450,21 @@ def test_a_row_that_comes_back_from_a_backup_stays_dead(world: World, vault: Vau
         assert (reservation.keys, list(reservation.refused.values())) == ({}, ["erased"])
 
 
+@pytest.mark.parametrize("purposes", [None, [""]])
+def test_a_forged_fence_does_not_keep_a_key_from_being_shredded(
+    world: World, vault: Vault, purposes: list[str] | None
+) -> None:
+    """I6: whoever takes the fence away afterwards must not find the key behind it."""
+    key_id = key_of(vault, "patient:A")
+    world.execute(
+        "INSERT INTO fences (key_id, ledger_id, subject_ref, purpose, generation, shredded_at, erasure_id, epoch) "
+        "SELECT key_id, ledger_id, subject_ref, purpose, generation, 1, ledger_id, epoch FROM subject_keys"
+    )
+    assert erase(vault, "patient:A", 1, purposes).key_ids == ((key_id, ""),)
+    assert world.rows("subject_keys") == []
+    assert status_of(vault, key_id) == "fenced"
+
+
 @pytest.mark.parametrize("statement", ["UPDATE fences SET purpose = 'other'", "DELETE FROM fences"])
 def test_fences_cannot_be_changed(world: World, vault: Vault, statement: str) -> None:
     """I8: the database itself forbids it, to its owner too."""

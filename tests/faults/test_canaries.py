@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from ledger.domain.snapshot import EVERY
+from tests.support.contents import data_directory
 from tests.support.postgres import PostgresCluster
 from tests.support.server import NDJSON, Client, ServedLedger
 
@@ -194,17 +194,3 @@ def scan(site: Site) -> list[str]:
                 connection.execute("CHECKPOINT")
         places |= data_directory(site.cluster)
     return sorted({name for name, content in places.items() if any(needle in content for needle in needles)})
-
-
-def data_directory(cluster: PostgresCluster) -> dict[str, bytes]:
-    """Every file of the database server: heaps, indexes, write-ahead logs, its own log. Files may come and go."""
-    found = {}
-    for file in [*cluster.data_directory.rglob("*"), cluster.log_file]:
-        for _ in range(3):
-            try:
-                if file.is_file():
-                    found[str(file)] = file.read_bytes()
-                break
-            except FileNotFoundError:
-                time.sleep(0.01)
-    return found

@@ -109,20 +109,8 @@ class Backend:
             connection.execute(statement)
 
     def tamper(self, *statements: Any) -> None:
-        """Run inserts, updates and deletes as somebody with all rights would: the triggers are dropped meanwhile."""
-        dialect = self.engine.dialect.name
-        touched = {statement.table.name for statement in statements}.intersection(tables.APPEND_ONLY)
-        with self.engine.begin() as connection:
-            for table in touched:
-                for statement in refuse_changes(table, dialect):
-                    name = statement.split()[2]
-                    on = f" ON {table}" if dialect == "postgresql" else ""
-                    connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
-            for change in statements:
-                connection.execute(change)
-            for table in touched:
-                for statement in refuse_changes(table, dialect):
-                    connection.exec_driver_sql(statement)
+        """See :func:`tamper`."""
+        tamper(self.engine, *statements)
 
     def vault_execute(self, statement: sa.Executable) -> None:
         """Run a statement in the vault's database."""
@@ -229,6 +217,23 @@ class Ledger:
         """An update or delete of ``events``, for one row of this ledger."""
         columns = tables.events.c
         return statement.where(columns.ledger_id == self.ledger_id, columns.position == position)
+
+
+def tamper(engine: Engine, *statements: Any) -> None:
+    """Run inserts, updates and deletes as somebody with all rights would: the triggers are dropped meanwhile."""
+    dialect = engine.dialect.name
+    touched = {statement.table.name for statement in statements}.intersection(tables.APPEND_ONLY)
+    with engine.begin() as connection:
+        for table in touched:
+            for statement in refuse_changes(table, dialect):
+                name = statement.split()[2]
+                on = f" ON {table}" if dialect == "postgresql" else ""
+                connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
+        for change in statements:
+            connection.execute(change)
+        for table in touched:
+            for statement in refuse_changes(table, dialect):
+                connection.exec_driver_sql(statement)
 
 
 def order_of(

@@ -28,10 +28,12 @@ def an_event(category: str = LEDGER_CATEGORY) -> RecordedEvent:
         (ErasureEvidence(begun=True, done=True, event=an_event()), "erased", None),
         (ErasureEvidence(begun=True, done=False, event=an_event("patient")), "failed", None),
         (ErasureEvidence(begun=False, done=False, event=an_event("patient")), "failed", None),
+        (ErasureEvidence(begun=True, done=True, event=None), "failed", None),
+        (ErasureEvidence(begun=True, done=True, event=an_event("patient")), "failed", None),
     ],
 )
 def test_state_and_next_step_follow_from_the_evidence(evidence: ErasureEvidence, state: str, step: str | None) -> None:
-    """Requested, shredding, erased; or failed, when a writer's event has taken its id."""
+    """Requested, shredding, erased; or failed: a writer's event has taken its id, or only the vault calls it done."""
     assert (erasure_state(evidence), next_step(evidence)) == (state, step)
 
 
