@@ -145,7 +145,8 @@ def _already_done(connection: Connection, row: SubjectRow, request: ErasureReque
         return None
     ids = {fence.erasure_id for fence in fences if fence.purpose in request.purposes}
     entries = erasure_store.erasures_by_id(connection, request.ledger_id, ids)
-    return max(entries, key=lambda entry: (entry.requested_at, entry.erasure_id))
+    # None: a hand has put the fences there, and no erasure says so.
+    return max(entries, key=lambda entry: (entry.requested_at, entry.erasure_id), default=None)
 
 
 def _begin_new(connection: Connection, row: SubjectRow, request: ErasureRequest) -> ErasureEntry:

@@ -465,6 +465,18 @@ def test_a_forged_fence_does_not_keep_a_key_from_being_shredded(
     assert status_of(vault, key_id) == "fenced"
 
 
+def test_a_fence_of_no_erasure_answers_no_request(world: World, vault: Vault) -> None:
+    """The key row is gone by a hand, too: what is asked for is an erasure of its own, with nothing left to shred."""
+    key_of(vault, "patient:A")
+    world.execute(
+        "INSERT INTO fences (key_id, ledger_id, subject_ref, purpose, generation, shredded_at, erasure_id, epoch) "
+        "SELECT key_id, ledger_id, subject_ref, purpose, generation, 1, ledger_id, epoch FROM subject_keys"
+    )
+    world.execute("DELETE FROM subject_keys")
+    done = erase(vault, "patient:A", 1, [""])
+    assert (done.erasure_id, done.key_ids, done.done) == (erasure_id(1), (), True)
+
+
 @pytest.mark.parametrize("statement", ["UPDATE fences SET purpose = 'other'", "DELETE FROM fences"])
 def test_fences_cannot_be_changed(world: World, vault: Vault, statement: str) -> None:
     """I8: the database itself forbids it, to its owner too."""
