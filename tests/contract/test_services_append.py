@@ -710,7 +710,8 @@ GOOD = '{"stream":"ward-ER","type":"Opened","nonpersonal":{"beds":4}}'
 
 def test_a_bad_line_loses_no_good_one(ledger: Ledger) -> None:
     """Each line is answered in order, whatever is wrong with its neighbours; blank lines are no lines."""
-    one_id = GOOD.replace('{"stream"', f'{{"id":"{new_event_id()}","stream"', 1)
+    with_id = f'{{"id":"{new_event_id()}","stream"'
+    one_id, other_content = (text.replace('{"stream"', with_id, 1) for text in (GOOD, GOOD.replace("4", "5")))
     ledger.append(a_visit("Z"))
     ledger.erase("patient:Z")
     size = ledger.size()
@@ -722,7 +723,7 @@ def test_a_bad_line_loses_no_good_one(ledger: Ledger) -> None:
         '{"stream":"ward-ER"}',
         one_id,
         one_id,
-        one_id.replace("4", "5"),
+        other_content,
         '{"stream":"patient-Z","type":"T","subject":"patient:Z","data":{}}',
         '{"stream":"ward-ER","type":"T","nonpersonal":{},"expected_version":77}',
         GOOD,
