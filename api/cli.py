@@ -13,6 +13,7 @@ from api.commands.erasing import erase
 from api.commands.loading import import_file
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
+from api.commands.vault import vault
 from api.commands.worker import worker
 
 PROGRAM: Final = "audit-ledger"
@@ -29,7 +30,24 @@ def cli() -> None:
     """
 
 
-for command in (init, migrate, serve, worker, ledgers, import_file, query, erase, verify, keys, epochs, backup, demo):
+_COMMANDS: Final = (
+    init,
+    migrate,
+    serve,
+    worker,
+    ledgers,
+    import_file,
+    query,
+    erase,
+    verify,
+    keys,
+    epochs,
+    backup,
+    vault,
+    demo,
+)
+
+for command in _COMMANDS:
     cli.add_command(command)
 
 

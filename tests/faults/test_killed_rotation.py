@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 
 from keyvault import database, destruction, epoch_store, rotation
 from keyvault.errors import EpochRefusedError, VaultUnavailableError
-from keyvault.journal import Journal
+from keyvault.journal import Journal, JournalMark
 from keyvault.providers.file import FileProvider
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery, NameOrRef
@@ -111,11 +111,11 @@ def point(monkeypatch: pytest.MonkeyPatch) -> BreakingPoint:
     monkeypatch.setattr(FileProvider, "destroy", found.around(FileProvider.destroy))
     append = Journal.append
 
-    def append_line(journal: Journal, kind: str, *arguments: Any, **named: Any) -> int:
+    def append_line(journal: Journal, kind: str, *arguments: Any, **named: Any) -> JournalMark:
         if not kind.startswith("epoch-"):
             return append(journal, kind, *arguments, **named)
-        number: int = found.around(append)(journal, kind, *arguments, **named)
-        return number
+        mark: JournalMark = found.around(append)(journal, kind, *arguments, **named)
+        return mark
 
     monkeypatch.setattr(Journal, "append", append_line)
     return found
