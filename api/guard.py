@@ -149,13 +149,15 @@ class Guard:
     def _refresh(self) -> None:
         """Look, and if something does not fit, look again, mend, and look once more. Held by ``_looking``."""
         try:
-            if self._looked_at is None:
+            before = self._findings
+            # A journal that was altered far from its end does not show at its end: all of it is read again.
+            if self._looked_at is None or any(one.trouble == "journal" for one in before):
                 self._findings = self._all_of_it()
             else:
-                found = self._look(thorough=bool(self._findings))
-                before, self._findings = self._findings, self._mended(found) if found else ()
-                if before and not self._findings:
-                    _log.warning("restore-reconciled")
+                found = self._look(thorough=bool(before))
+                self._findings = self._mended(found) if found else ()
+            if before and not self._findings:
+                _log.warning("restore-reconciled")
         except (KeyVaultError, LedgerError):
             # A dependency that is down is seen by whoever needs it; what was found before stays found.
             if self._looked_at is None:

@@ -12,7 +12,7 @@ import click
 
 from api.commands.session import CommandError, opened
 from api.receipts import ReceiptError, read_receipts
-from api.wiring import Service
+from api.wiring import OK, Service
 from keyvault import database as vault_database
 from keyvault.errors import DamagedKeyError, JournalError, ProviderError
 from ledger.domain.marks import Finding
@@ -63,9 +63,11 @@ def reconcile(receipts: Path | None, new_journal: bool, yes: bool) -> None:
         left = look(service.deps, thorough=True)
         if not left:
             _record(service, found, mended, {})
+            _require_everything(service)
             click.echo("all fits: the service may serve")
             return
         _go_on(service, found, left, mended, yes=yes)
+        _require_everything(service)
     click.echo("the service goes on from what is there")
 
 
@@ -163,6 +165,14 @@ def _go_on(service: Service, found: Sequence[Finding], left: Sequence[Finding], 
             click.echo(f"recorded again: {again} erasures in ledger {ledger_id}")
     go_on(deps)
     _record(service, found or left, mended, losses)
+
+
+def _require_everything(service: Service) -> None:
+    """Nothing is said to serve that lacks a KEK: what fits may still be out of reach."""
+    missing = {name: state for name, state in service.check().items() if state != OK}
+    if missing:
+        what = "; ".join(f"{name}: {state}" for name, state in missing.items())
+        raise CommandError(f"all fits, but not everything that the service needs is there. {what}")
 
 
 def _agrees() -> bool:
