@@ -8,6 +8,7 @@ import click
 
 from api.commands.access import keys, ledgers
 from api.commands.asking import query, verify
+from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
@@ -29,7 +30,22 @@ def cli() -> None:
     """
 
 
-for command in (init, migrate, serve, worker, ledgers, import_file, query, erase, verify, keys, epochs, backup, demo):
+for command in (
+    init,
+    migrate,
+    serve,
+    worker,
+    ledgers,
+    import_file,
+    query,
+    erase,
+    verify,
+    keys,
+    epochs,
+    backup,
+    drill,
+    demo,
+):
     cli.add_command(command)
 
 

@@ -35,6 +35,7 @@ from keyvault.envelope import WrapKind
 from keyvault.epochs import Epochs, reread
 from keyvault.erasing import ErasureRequest
 from keyvault.finality import Custody, Erased
+from keyvault.inspection import Inspection
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
@@ -73,6 +74,7 @@ class Vault:
         self._clock = clock
         self._custody = custody if custody is not None else Custody()
         self.epochs = Epochs(engine, self._keyring, journal, clock)
+        self.inspection = Inspection(engine, self._keyring, journal)
 
     def initialise(self) -> None:
         """Make epoch 1 and the service's signing key, after the migrations. See :func:`keyvault.epochs.initialise`."""
