@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from api.drill.checks import Check, Told, judged, unseen
 from api.drill.files import FileSearch
 from api.drill.looking import OWN, SERVERS, Answers, FileGroup, Openings, Sight
 from api.drill.searching import NAMES, SECRETS, Found
 
-_NOT_DESTROYED = (
+_TABLES: Final = "no table holds it"
+_FILES: Final = "no file holds it"
+_BACKUPS: Final = "no backup holds it in clear"
+_NOT_DESTROYED: Final = (
     "not shown: the KEK lives, since --without-destruction was given, so whoever has an old copy of the vault and the "
     "KEK can still open what was erased"
 )
@@ -63,16 +67,8 @@ def of_tables(before: Sight, after: Sight) -> list[Check]:
             control += ", and is found now: not a byte of an event changes"
             sees = sees and found.count[own] > 0
         held = f"{found.looked} rows of all tables; nothing of the canary in clear, and no key of it"
-        checks.append(
-            judged(
-                "no table holds it",
-                f"every table of the {name} database",
-                faults=faults,
-                held=held,
-                sees=sees,
-                control=control,
-            )
-        )
+        where = f"every table of the {name} database"
+        checks.append(judged(_TABLES, where, faults=faults, held=held, sees=sees, control=control))
     return checks
 
 
@@ -91,9 +87,7 @@ def of_backups(before: Sight, after: Sight) -> list[Check]:
             faults += found.faults("wrap")
             sees = found.count["id"] > 0
         held = f"{found.looked} rows; nothing of the canary in clear, and no key unwrapped"
-        checks.append(
-            judged("no backup holds it in clear", where, faults=faults, held=held, sees=sees, control=control)
-        )
+        checks.append(judged(_BACKUPS, where, faults=faults, held=held, sees=sees, control=control))
     return checks
 
 
@@ -103,7 +97,7 @@ def of_files(groups: Sequence[FileGroup], before: Sight, after: Sight) -> list[C
     for group in groups:
         if group.name not in after.files:
             why = "dead rows and write-ahead logs are seen there only; give --data-directory for each database's server"
-            checks.append(unseen("no file holds it", group.name, why))
+            checks.append(unseen(_FILES, group.name, why))
             continue
         checks.append(_of_group(group, before.files[group.name], after.files[group.name]))
     return checks
@@ -113,16 +107,15 @@ def _of_group(group: FileGroup, before: FileSearch, after: FileSearch) -> Check:
     faults = [*_were(before.found), *after.found.faults(*SECRETS)]
     if after.unreadable and not faults:
         some = ", ".join(after.unreadable[:3])
-        return unseen(
-            "no file holds it", group.name, f"{len(after.unreadable)} files or folders may not be read, such as {some}"
-        )
+        why = f"{len(after.unreadable)} files or folders may not be read, such as {some}"
+        return unseen(_FILES, group.name, why)
     sees = before.found.looked > 0 and all(before.found.count[kind] for kind in group.own)
     wanted = " and ".join(NAMES[kind] for kind in group.own) or "the file itself"
     control = f"before the erasure {wanted} was found"
     if group.name == SERVERS:
         control += "; the folders must be those of both databases' servers"
     held = f"files looked into: {after.found.looked}, all that were written to since the drill began"
-    return judged("no file holds it", group.name, faults=faults, held=held, sees=sees, control=control)
+    return judged(_FILES, group.name, faults=faults, held=held, sees=sees, control=control)
 
 
 def told_of_files(after: Sight) -> list[Told]:
