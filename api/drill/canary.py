@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,7 @@ from keyvault.errors import NotAuthenticError
 from ledger.domain.encoding import encode_aad
 from ledger.domain.events import OPERATOR, JsonObject, Role
 from ledger.domain.fold import MERGE_PATCH
-from ledger.errors import NotFoundError
+from ledger.errors import BusyError, NotFoundError
 from ledger.open_ledger import OpenLedger
 from ledger.ports import Snapshot
 from ledger.services import documents
@@ -28,6 +29,8 @@ from ledger.services.timetravel.state import fold_stream
 LEDGER: Final = "drill"
 _EVENTS: Final = 3
 _TYPE: Final = "DrillNoted"
+_PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,17 @@ def derive(service: Service, canary: Canary) -> None:
     folded = fold_stream(service.deps, canary.ledger_id, canary.stream_ref, canary.last)
     keep(service.deps, canary.ledger_id, MERGE_PATCH, [(canary.stream_ref, folded)])
     ledger = OpenLedger(service.deps, canary.ledger_id, OPERATOR)
-    ledger.project(CURRENT_STATE)
-    ledger.read_model(CURRENT_STATE, canary.stream_ref, min_position=canary.last)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        ledger.project(CURRENT_STATE)
+        try:
+            ledger.read_model(CURRENT_STATE, canary.stream_ref, min_position=canary.last, timeout=_PAUSE_SECONDS)
+            break
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+    for cursor in service.deps.derived.cursors.cursors(canary.ledger_id, "projection", CURRENT_STATE.name):
+        service.deps.derived.cursors.release_cursor(canary.ledger_id, cursor.key, ledger.worker)
 
 
 def kept_documents(service: Service, canary: Canary) -> dict[str, Sealed]:

@@ -109,9 +109,11 @@ def _of_group(group: FileGroup, before: FileSearch, after: FileSearch) -> Check:
         some = ", ".join(after.unreadable[:3])
         why = f"{len(after.unreadable)} files or folders may not be read, such as {some}"
         return unseen(_FILES, group.name, why)
-    sees = before.found.looked > 0 and all(before.found.count[kind] for kind in group.own)
-    wanted = " and ".join(NAMES[kind] for kind in group.own) or "the file itself"
-    control = f"before the erasure {wanted} was found"
+    if group.own:
+        sees = all(before.found.count[kind] for kind in group.own)
+        control = f"before the erasure {' and '.join(NAMES[kind] for kind in group.own)} was found"
+    else:
+        sees, control = after.found.looked > 0, "it was written to since, by the erasure"
     if group.name == SERVERS:
         control += "; the folders must be those of both databases' servers"
     held = f"files looked into: {after.found.looked}, all that were written to since the drill began"
