@@ -51,8 +51,8 @@ def check_epochs(scene: Scene, fence: int, kept_before: frozenset[int], obstacle
         "the key provider",
         faults=back,
         held=f"it has the KEKs of the epochs {', '.join(map(str, sorted(kept)))}",
-        sees=fence in kept_before and current <= kept,
-        control=f"before, it had the KEK of epoch {fence}; and it has that of the current one",
+        sees={row.epoch for row in scene.exhibit.rows} <= kept_before and current <= kept,
+        control="it had the KEKs that the canary's keys were wrapped under, and has that of the current epoch",
     )
     return [epochs, keks]
 

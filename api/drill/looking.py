@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ OWN: Final[Mapping[str, Kind]] = {"ledger": "part", "keyvault": "wrap"}
 SERVERS: Final = "PostgreSQL's data directories"
 JOURNAL: Final = "the journal's file"
 NEW_BACKUP: Final = "keyvault, new"
+_ROUNDS: Final = 3
 _ERASED: Final = b'"erased"'
 
 
@@ -129,19 +130,26 @@ def try_to_open(scene: Scene, sight: Sight) -> Openings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one way of asking has shown. ``clear``: a name or value of the canary; ``erased``: a redaction."""
+    """What one way of asking has shown, however often: names and values of the canary, or redactions."""
 
-    clear: bool
-    erased: bool
+    ever_clear: bool
+    always_clear: bool
+    always_erased: bool
 
 
 Answers = Mapping[str, Mapping[str, Answer]]
 """Who was asked → way → answer."""
 
 
-def ask(scene: Scene, askers: Sequence[Asked]) -> Answers:
-    """Ask everybody in every way. Raises ``DrillError`` when somebody does not answer."""
+def ask(scene: Scene, askers: list[Asked]) -> Answers:
+    """Ask everybody in every way, and each several times: a server has several processes, and any may answer. Raises
+    ``DrillError`` when somebody does not answer."""
     run = scene.canary.marks.run.encode()
-    return {
-        asker.name: {way: Answer(run in text, _ERASED in text) for way, text in asker.ask().items()} for asker in askers
-    }
+    found: dict[str, dict[str, Answer]] = {}
+    for asker in askers * _ROUNDS:
+        told = found.setdefault(asker.name, {})
+        for way, text in asker.ask().items():
+            clear, erased = run in text, _ERASED in text
+            known = told.get(way, Answer(ever_clear=False, always_clear=True, always_erased=True))
+            told[way] = Answer(known.ever_clear or clear, known.always_clear and clear, known.always_erased and erased)
+    return found

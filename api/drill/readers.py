@@ -9,7 +9,7 @@ import select
 import ssl
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -71,9 +71,8 @@ class Reader:
         except OSError:
             return None
 
-    def _memory(self) -> list[bytes]:
+    def _memory(self) -> Iterator[bytes]:
         """What it may write to: that is where answers and keys lie."""
-        blocks = []
         with open(f"/proc/{self._process.pid}/maps") as maps, open(f"/proc/{self._process.pid}/mem", "rb", 0) as memory:
             for line in maps:
                 area, rights, *_ = line.split()
@@ -82,10 +81,9 @@ class Reader:
                 start, end = (int(address, 16) for address in area.split("-"))
                 memory.seek(start)
                 try:
-                    blocks += [memory.read(min(_BLOCK, end - place)) for place in range(start, end, _BLOCK)]
+                    yield from (memory.read(min(_BLOCK, end - place)) for place in range(start, end, _BLOCK))
                 except OSError:  # the kernel's own pages, such as [vvar]
                     continue
-        return blocks
 
     def close(self) -> None:
         """End the process."""

@@ -68,7 +68,7 @@ def _samples(blob: bytes) -> Iterator[bytes]:
         yield blob[start : start + _SAMPLE].hex().encode()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Row:
     """One row of any table, or one line of a dump that belongs to none. A value that is not bytes: as its text."""
 
@@ -77,7 +77,7 @@ class Row:
     values: Sequence[bytes]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Found:
     """What a search has come across: how often, where, and the blobs that could be wrapped keys of the canary."""
 

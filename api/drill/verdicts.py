@@ -24,9 +24,9 @@ def of_answers(warm: Answers, after: Answers) -> list[Check]:
     checks = []
     for who, answers in after.items():
         before = warm[who]
-        faults = [f"the answer to {way} shows the canary" for way, answer in answers.items() if answer.clear]
-        faults += [f"the answer to {way} is no redaction" for way, answer in answers.items() if not answer.erased]
-        sees = all(answer.clear and not answer.erased for answer in before.values())
+        faults = [f"the answer to {way} shows the canary" for way, answer in answers.items() if answer.ever_clear]
+        faults += [f"the answer to {way} is no redaction" for way, one in answers.items() if not one.always_erased]
+        sees = all(answer.always_clear and not answer.always_erased for answer in before.values())
         checks.append(
             judged(
                 "the first answers after the erasure are redacted",
