@@ -21,6 +21,8 @@ from api.drill.report import DRILL_DOMAIN
 from ledger.services.finality import canonical_json
 from tests.e2e.cli_support import Cli
 from tests.e2e.conftest import postgres_settings
+from tests.support.keepers import make_keeper
+from tests.support.kms import KmsServer
 from tests.support.postgres import PostgresCluster
 from tests.support.server import ServedLedger
 
@@ -171,6 +173,22 @@ def test_a_shared_place_is_not_final_and_says_why(shared_place: Cli, out: Path) 
     assert verdicts_of(payload)["not looked at"] == {"the erasure is final"}
     assert "failed" not in verdicts_of(payload)
     assert "shared-place" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["pkcs11", "awskms"])
+def test_a_drill_with_another_keeper(kind: str, out: Path) -> None:
+    """All that was wrapped under the old KEK is tried in the token, or by the cloud service. Its last copy is gone at
+    once there, and only after its waiting time here: until then the erasure is not final."""
+    with KmsServer() as kms:
+        keeper = make_keeper(kind, out.parent / "keeper", kms)
+        cli = Cli(out.parent / "home", {"AUDIT_LEDGER_KEK": keeper.url, **keeper.environment})
+        cli.must("init")
+        done = cli.run("drill", "erase", "--out", str(out), "--yes", "--allow-unseen")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = report_in(out)
+    waits = {"the erasure is final"} if kind == "awskms" else set()
+    assert verdicts_of(report["payload"]).get("not looked at", set()) == waits
+    assert not any(secret in json.dumps(report) for secret in keeper.secrets)
 
 
 def test_a_drill_on_postgresql_beside_a_running_server(out: Path, own_postgres: PostgresCluster) -> None:
