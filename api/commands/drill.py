@@ -16,6 +16,7 @@ from api.backups import BackupError, require_apart, require_private_folder
 from api.commands.session import CommandError, opened, read_settings
 from api.drill.checks import FAILED, HELD, NOT_LOOKED_AT, Verdict, overall
 from api.drill.notes import Notes, Plan
+from api.drill.places import is_sqlite
 from api.drill.report import report_of, write_report
 from api.drill.running import run_drill
 from api.starting import check_dependencies
@@ -82,6 +83,8 @@ def erase(
     """
     if (url is None) != (key_file is None):
         raise click.UsageError("--url and --key-file belong together")
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url must be http://HOST:PORT or https://HOST")
     settings = read_settings()
     with opened(settings) as service, _alone_in(out, service.vault.kek_place):
         check_dependencies(service)
@@ -95,6 +98,8 @@ def erase(
             keep_backups=keep_backups,
             without_destruction=without_destruction,
         )
+        if data_directories and all(map(is_sqlite, plan.databases.values())):
+            raise click.UsageError("--data-directory is for PostgreSQL, and neither database is there")
         _announce(without_destruction=without_destruction, yes=yes)
         notes = run_drill(plan, service, _Lines())
         json_path, page_path = write_report(report_of(plan, service, notes), plan.out, service.deps.clock())

@@ -99,6 +99,14 @@ def test_a_reader_that_answers_from_a_copy_of_its_own(place: DrilledPlace, tmp_p
     assert set(failed.values()) == {"the answer to state shows the canary; the answer to state is no redaction"}
 
 
+def test_a_reader_that_ends_ends_the_drill(place: DrilledPlace) -> None:
+    """That is written down like anything else that failed, and nothing lies around."""
+    notes = place.drill(reader=(sys.executable, "-c", ""))
+    assert [(check.name, check.where, check.verdict) for check in notes.checks] == [("the drill itself", "ask", FAILED)]
+    assert "did not answer" in notes.checks[0].found or "has ended" in notes.checks[0].found
+    assert list(place.out.iterdir()) == []
+
+
 def test_a_read_model_in_clear_and_a_journal_that_was_altered(place: DrilledPlace) -> None:
     """Written after the erasure: no backup of before has it. Of two leaks each is told by a check of its own."""
 
