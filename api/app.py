@@ -13,7 +13,8 @@ from flask import Flask, Response, g, request
 from flask_smorest import Api
 
 from api.bodies import body_of
-from api.context import COUNTERS, EXTENSION, LIMITS, STOPPING, counters, current_visit, request_id
+from api.context import COUNTERS, EXTENSION, GUARD, LIMITS, STOPPING, counters, current_visit, open_guard, request_id
+from api.guard import Guard
 from api.json_text import json_bytes
 from api.logs import LOGGER
 from api.metrics import Counters
@@ -40,6 +41,7 @@ from api.wiring import Service
 from ledger.domain.access import AccessRole
 
 API_VERSION: Final = "1"
+_GUARDED: Final = "/v1/"
 _BLUEPRINTS: Final = (
     ledgers,
     appending,
@@ -75,15 +77,20 @@ class _Api(Api):
 
 
 def create_app(
-    service: Service, *, stopping: Callable[[], bool] = lambda: False, counts: Counters | None = None
+    service: Service,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    counts: Counters | None = None,
+    guard: Guard | None = None,
 ) -> Flask:
     """The application for a service. ``stopping``: whether this process is shutting down, so that nobody waits on;
-    ``counts``: what this process has counted so far."""
+    ``counts``: what this process has counted so far; ``guard``: the one that this process has already."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # Else an address with a doubled slash is redirected, and the redirection repeats it.
     app.url_map.merge_slashes = False
     app.extensions[EXTENSION] = service
+    app.extensions[GUARD] = guard or Guard(service)
     app.extensions[COUNTERS] = counts or Counters()
     app.extensions[STOPPING] = stopping
     app.extensions[LIMITS] = Limits(service.settings.threads)
@@ -122,6 +129,8 @@ def _begin() -> None:
     # That the process lives shows even when it has more to do than it can.
     if request.path != health.LIVEZ:
         current_visit().work()
+    if request.path.startswith(_GUARDED) and request.path != documentation.DOCUMENT_PATH:
+        open_guard().require()
 
 
 def _finish(response: Response) -> Response:

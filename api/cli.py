@@ -14,6 +14,7 @@ from api.commands.erasing import erase
 from api.commands.loading import import_file
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
+from api.commands.vault import vault
 from api.commands.worker import worker
 
 PROGRAM: Final = "audit-ledger"
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (
+_COMMANDS: Final = (
     init,
     migrate,
     serve,
@@ -44,8 +45,11 @@ for command in (
     epochs,
     backup,
     drill,
+    vault,
     demo,
-):
+)
+
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -30,6 +30,7 @@ _KEK_SCHEMES: Final = ("pkcs11", "awskms")
 """Besides ``file``. What follows the scheme is the key provider's to check."""
 
 _ORIGIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_PUBLIC_KEY: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
@@ -51,6 +52,9 @@ class Settings:
     """The key provider: ``file:FOLDER``, ``pkcs11:…`` or ``awskms:…``."""
     journal: str
     """The journal: ``file:PATH``."""
+    journal_key: bytes | None
+    """The public key that the journal's lines must verify under, 32 bytes. None: the one in the home folder, if there
+    is one."""
     migrate_database_url: str | None = field(repr=False)
     """The owner of the ledger database's tables, for ``migrate`` only. None: the service's own role."""
     migrate_keyvault_url: str | None = field(repr=False)
@@ -96,6 +100,7 @@ class Settings:
             keyvault_url=keyvault_url,
             kek=_scheme(env, "AUDIT_LEDGER_KEK", f"file:{home}/kek", others=_KEK_SCHEMES),
             journal=_scheme(env, "AUDIT_LEDGER_JOURNAL", f"file:{home}/erasures.journal"),
+            journal_key=_journal_key(env.get("AUDIT_LEDGER_JOURNAL_KEY")),
             migrate_database_url=_owner_url(env, "AUDIT_LEDGER_MIGRATE_DATABASE_URL", database_url),
             migrate_keyvault_url=_owner_url(env, "AUDIT_LEDGER_MIGRATE_KEYVAULT_URL", keyvault_url),
             host=env.get("AUDIT_LEDGER_HOST", "127.0.0.1"),
@@ -181,6 +186,12 @@ def _scheme(env: Mapping[str, str], name: str, default: str, others: tuple[str, 
         supported = " or ".join(("file:PATH", *(f"{other}:…" for other in others)))
         raise SettingsError(f"{name} must be {supported}")
     return f"file:{Path(rest).absolute()}"
+
+
+def _journal_key(value: str | None) -> bytes | None:
+    if value is not None and _PUBLIC_KEY.fullmatch(value) is None:
+        raise SettingsError("AUDIT_LEDGER_JOURNAL_KEY must be 64 hexadecimal digits, as in the file journal-key.pub")
+    return None if value is None else bytes.fromhex(value)
 
 
 def _number(env: Mapping[str, str], name: str, default: int, largest: int, *, least: int = 1) -> int:

@@ -8,11 +8,13 @@ from uuid import UUID, uuid4
 
 from flask import current_app, g, request
 
+from api.guard import Guard
 from api.metrics import Counters
 from api.turns import Limits, Visit
 from api.wiring import Service
 
 EXTENSION: Final = "audit-ledger"
+GUARD: Final = "audit-ledger-guard"
 COUNTERS: Final = "audit-ledger-counters"
 LIMITS: Final = "audit-ledger-limits"
 STOPPING: Final = "audit-ledger-stopping"
@@ -28,6 +30,12 @@ def open_service() -> Service:
     """The service of the current application."""
     service: Service = current_app.extensions[EXTENSION]
     return service
+
+
+def open_guard() -> Guard:
+    """The restore guard of the current process."""
+    guard: Guard = current_app.extensions[GUARD]
+    return guard
 
 
 def counters() -> Counters:

@@ -6,13 +6,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
+from api.guard import Guard
 from api.logs import LOGGER
+from api.problems import NotReadyError
 from api.wiring import Service
-from keyvault.errors import BusyError
+from keyvault.errors import BusyError, KeyVaultError
 from keyvault.finality import DAY
+from ledger.errors import LedgerError
 from ledger.services.finality import sign_final_erasures
 
 EVERY_SECONDS: Final = 30.0
@@ -24,8 +27,9 @@ class EpochDuties:
     """Does them in a thread of its own, one after the other. Any number of workers may: one works, the others leave it
     alone."""
 
-    def __init__(self, service: Service, stop: threading.Event) -> None:
+    def __init__(self, service: Service, stop: threading.Event, guard: Guard) -> None:
         self._service = service
+        self._guard = guard
         self._stop = stop
         self._failing: set[str] = set()
         self._alarmed_at: int | None = None
@@ -48,7 +52,14 @@ class EpochDuties:
             thread.join()
 
     def do_all(self) -> None:
-        """Each of them once. A failure is told once, and does not keep the others from their turn."""
+        """Each of them once. A failure is told once, and does not keep the others from their turn. Nothing is done
+        beside what came back from an older copy."""
+        # A dependency that is down is no reason to leave them: each duty finds that out, and says it.
+        with suppress(KeyVaultError, LedgerError):
+            try:
+                self._guard.require()
+            except NotReadyError:
+                return
         for name, duty in self.duties.items():
             if self._stop.is_set():
                 return

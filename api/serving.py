@@ -22,11 +22,14 @@ from granian.server.mp import MPServer
 from typing_extensions import override
 
 from api.config import Settings
+from api.guard import Guard
 from api.logs import LOGGER, configure_logs
 from api.shared_counts import shared_counts
 from api.starting import StartError, check_dependencies, end_with
 from api.turns import SERVER_THREADS
 from api.wiring import open_service
+from keyvault.errors import KeyVaultError
+from ledger.errors import LedgerError
 from ledger.services.erase import resume_erasures
 
 SHUTDOWN_SECONDS: Final = 30
@@ -97,6 +100,7 @@ def serve(settings: Settings) -> None:
         # Before the workers are forked, so that they need not each do it; and not before the counts have a folder.
         importlib.import_module("api.app")
         server.serve(target_loader=partial(load_app, settings, stopping, os.getpid()), wrap_loader=False)
+    _note_how_far_all_is(settings)
 
 
 def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
@@ -109,7 +113,10 @@ def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
     from api.metrics import Counters
 
     counts = Counters()
-    app = create_app(open_service(settings, counts), stopping=lambda: bool(stopping.value), counts=counts)
+    service = open_service(settings, counts)
+    guard = Guard(service)
+    app = create_app(service, stopping=lambda: bool(stopping.value), counts=counts, guard=guard)
+    guard.watch()
     unmarked = iter([settings.port])
 
     def mark() -> None:
@@ -149,11 +156,28 @@ def _give_up_dead_client(descriptor: int, port: int, seconds: int) -> None:
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
-def _prepare(settings: Settings) -> None:
-    """Look at the dependencies, and complete the erasures that a crash has left open, before anybody is served."""
+def _note_how_far_all_is(settings: Settings) -> None:
+    """For the next start, which then notices what is older."""
     service = open_service(settings)
     try:
-        check_dependencies(service)
+        guard = Guard(service)
+        if not guard.start():
+            guard.finish()
+    except (KeyVaultError, LedgerError):
+        _log.warning("marks-not-noted")
+    finally:
+        service.close()
+
+
+def _prepare(settings: Settings) -> None:
+    """Look at the dependencies, mend what a restored copy has undone, and complete the erasures that a crash has left
+    open, before anybody is served."""
+    service = open_service(settings)
+    try:
+        guard = Guard(service)
+        check_dependencies(service, guard)
+        if guard.findings:
+            return
         for erasure_id, error in resume_erasures(service.deps).items():
             if error is None:
                 _log.info("erasure-resumed", extra={"erasure_id": str(erasure_id)})

@@ -14,7 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from api.config import Settings
+from api.config import Settings, SettingsError
+from api.private_files import write_private
 from keyvault import database as vault_database
 from keyvault import migrate as vault_migrations
 from keyvault.errors import DamagedKeyError, KeyVaultError, NotAuthenticError, NotInitialisedError, ProviderError
@@ -33,6 +34,7 @@ from ledger.storage.derived import open_derived
 from ledger.storage.store import SqlStore
 
 OK: Final = "ok"
+JOURNAL_KEY_FILE: Final = "journal-key.pub"
 MIGRATE_HINT: Final = "run `audit-ledger migrate` (before the first start: `audit-ledger init`)"
 
 _log = logging.getLogger("audit_ledger")
@@ -130,6 +132,7 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
         note_unwrap=note_unwrap,
         copies_kept=settings.kek_copies_days * DAY,
         home=settings.home,
+        journal_key=pinned_journal_key(settings),
     )
     # mypy sees here that SqlStore and Vault are what ledger.ports asks for.
     deps = Dependencies(
@@ -140,6 +143,7 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
         clock=now,
         entropy=os.urandom,
         alarm=alarm,
+        guard=vault.guard,
     )
     return Service(settings, deps, store, vault, engine)
 
@@ -153,6 +157,26 @@ def open_ledger(name: str, settings: Settings | None = None, *, recorded_by: UUI
         yield OpenLedger(service.deps, find_ledger(service.deps, name).ledger_id, recorded_by)
     finally:
         service.close()
+
+
+def pinned_journal_key(settings: Settings) -> bytes | None:
+    """The public key that the journal must verify under. Raises ``SettingsError`` for a file that holds none."""
+    if settings.journal_key is not None:
+        return settings.journal_key
+    path = settings.home / JOURNAL_KEY_FILE
+    try:
+        return bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} holds no public key; put it back, or say AUDIT_LEDGER_JOURNAL_KEY") from error
+
+
+def pin_journal_key(service: Service) -> None:
+    """Write the public key of the journal into the home folder, unless one is pinned already."""
+    path = service.settings.home / JOURNAL_KEY_FILE
+    if service.settings.journal_key is None and not path.exists():
+        write_private(path, service.vault.journal_verifying_key().hex().encode() + b"\n")
 
 
 def prepare_home(settings: Settings) -> None:

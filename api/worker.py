@@ -13,6 +13,7 @@ from uuid import UUID
 
 from api.config import Settings
 from api.epoch_duties import EpochDuties
+from api.guard import Guard
 from api.logs import LOGGER, configure_logs
 from api.metrics import Counters
 from api.starting import check_dependencies
@@ -48,8 +49,9 @@ def work(settings: Settings) -> None:
     projections = [SHIPPED[name] for name in settings.projections]
     service = open_service(settings, Counters())
     try:
-        check_dependencies(service)
-        with _told_to_stop() as stop, EpochDuties(service, stop).running():
+        guard = Guard(service)
+        check_dependencies(service, guard)
+        with _told_to_stop() as stop, guard.running(), EpochDuties(service, stop, guard).running():
             _log.info("working", extra={"projections": list(settings.projections)})
             run_worker(service.deps, stop=stop, projections=projections, report=_Log())
     finally:

@@ -12,9 +12,9 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, text
@@ -24,6 +24,8 @@ from sqlalchemy.engine import URL, make_url
 from keyvault.errors import BusyError, ConnectionLostError, KeyVaultError, VaultUnavailableError
 
 T = TypeVar("T")
+
+Work = Literal["rotation", "reconciling"]
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 POSTGRESQL_SETTINGS: Final = (
@@ -39,8 +41,11 @@ _WRITE: Final = "keyvault_write"
 _MIGRATION_LOCK: Final = 0x6B657976_61756C74
 _EPOCH_LOCK: Final = 0x6B657976_65706F63
 _MINT_LOCK: Final = 0x6B657976_6D696E74
-_ROTATION_LOCK: Final = 0x6B657976_726F7461
-_BUSY: Final = "another process is rotating or destroying epochs; wait until it is done, and ask again"
+_WORK_LOCKS: Final[Mapping[Work, int]] = {"rotation": 0x6B657976_726F7461, "reconciling": 0x6B657976_7265636F}
+_BUSY: Final[Mapping[Work, str]] = {
+    "rotation": "another process is rotating or destroying epochs; wait until it is done, and ask again",
+    "reconciling": "another process is reconciling vault, ledgers and journal; wait until it is done, and ask again",
+}
 
 
 def make_engine(url: str) -> Engine:
@@ -123,8 +128,9 @@ def stop_minting(connection: Connection) -> None:
 
 
 @contextmanager
-def only_one(engine: Engine) -> Iterator[None]:
-    """Let one process or thread at a time rotate or destroy. Raises :class:`BusyError` at once when another does.
+def only_one(engine: Engine, work: Work = "rotation") -> Iterator[None]:
+    """Let one process or thread at a time rotate or destroy (or mend what a restored backup has brought back). Raises
+    :class:`BusyError` at once when another does.
 
     It saves work and no more: each transaction of theirs holds by itself, should this lock be lost. It ends with the
     process. SQLite: a lock on a file beside the database (never on the database's own file: closing that would drop
@@ -133,20 +139,21 @@ def only_one(engine: Engine) -> Iterator[None]:
     with _translated():
         if engine.dialect.name == "postgresql":
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                if not connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": _ROTATION_LOCK}).scalar_one():
-                    raise BusyError(_BUSY)
+                number = {"n": _WORK_LOCKS[work]}
+                if not connection.execute(text("SELECT pg_try_advisory_lock(:n)"), number).scalar_one():
+                    raise BusyError(_BUSY[work])
                 try:
                     yield
                 finally:
                     with suppress(exc.SQLAlchemyError):  # a lost connection has lost the lock as well
-                        connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": _ROTATION_LOCK})
+                        connection.execute(text("SELECT pg_advisory_unlock(:n)"), number)
             return
-    with _lock_file(f"{engine.url.database}.rotation"):
+    with _lock_file(f"{engine.url.database}.{work}", _BUSY[work]):
         yield
 
 
 @contextmanager
-def _lock_file(path: str) -> Iterator[None]:
+def _lock_file(path: str, busy: str) -> Iterator[None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -155,7 +162,7 @@ def _lock_file(path: str) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise BusyError(_BUSY) from None
+        raise BusyError(busy) from None
     finally:
         os.close(fd)
 

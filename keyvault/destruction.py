@@ -18,11 +18,12 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, replicas, rotation, store
+from keyvault import database, epoch_store, mark_store, replicas, rotation
 from keyvault.epoch_store import EpochRow
 from keyvault.errors import EpochRefusedError
 from keyvault.journal import Journal
-from keyvault.keyring import SERVICE, Keyring
+from keyvault.keyring import Keyring
+from keyvault.scribe import write_line
 
 _BACK_UP: Final = "run `audit-ledger backup DIR`, or say with --backup-taken TIME when one was taken otherwise"
 
@@ -80,12 +81,12 @@ def complete(engine: Engine, keyring: Keyring, journal: Journal, clock: Callable
 
 def _carry_out(engine: Engine, keyring: Keyring, journal: Journal, clock: Callable[[], int], epoch: int) -> None:
     """Steps 3 to 5."""
-    secrets = database.read(engine, lambda connection: store.secrets_of(connection, SERVICE))
-    journal.append("epoch-destroyed", {"epoch": epoch}, at=clock(), key=keyring.open_signing_key(secrets))
+    line = write_line(engine, keyring, journal, "epoch-destroyed", {"epoch": epoch}, clock())
     gone_at = keyring.provider.destroy(epoch)
     with database.writing(engine) as connection:
         database.lock_epochs(connection)
         epoch_store.mark_destroyed(connection, epoch, gone_at if gone_at is not None else clock())
+        mark_store.note_journal(connection, line)
 
 
 def _checked(connection: Connection, epoch: int, abandon_damaged: bool) -> EpochRow:

@@ -175,6 +175,15 @@ def mark_destroyed(connection: Connection, epoch: int, gone_at: int) -> None:
     )
 
 
+def retire_unused(connection: Connection, epoch: int, at: int) -> None:
+    """An epoch that no row of this vault is under, and none will be: any state but destroyed → retiring, and empty."""
+    connection.execute(
+        update(epochs)
+        .where(epochs.c.epoch == epoch, epochs.c.state.in_(("preparing", "retiring")))
+        .values(state="retiring", rewrapped_at=at, damaged=0, retired_at=at)
+    )
+
+
 # What is wrapped under them
 
 

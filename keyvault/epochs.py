@@ -19,6 +19,7 @@ from keyvault.errors import DamagedKeyError, NotInitialisedError, ProviderError
 from keyvault.journal import Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.rotation import QUIET, Follower, Rotation
+from keyvault.scribe import write_line_in
 
 T = TypeVar("T")
 
@@ -44,12 +45,10 @@ def initialise(engine: Engine, keyring: Keyring, journal: Journal, clock: Callab
         if WrapKind.SIGNING_KEY not in rows:
             secret = keyring.new_secret(SERVICE, WrapKind.SIGNING_KEY, FIRST_EPOCH)
             store.insert_secrets(connection, [secret], clock())
-    rows = database.read(engine, lambda connection: store.secrets_of(connection, SERVICE))
     with database.writing(engine) as connection:
         database.lock_epochs(connection)
         if epoch_store.epoch_states(connection)[FIRST_EPOCH] == "preparing":
-            key = keyring.open_signing_key(rows)
-            journal.append("epoch-created", {"epoch": FIRST_EPOCH}, at=clock(), key=key)
+            write_line_in(connection, keyring, journal, "epoch-created", {"epoch": FIRST_EPOCH}, clock())
             epoch_store.make_epoch_current(connection, FIRST_EPOCH, clock())
 
 

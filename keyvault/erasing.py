@@ -9,17 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, erasure_store, name_store, store
-from keyvault.errors import NotInitialisedError, UnknownErasureError, UnknownPurposeError, UnknownSubjectError
+from keyvault import database, epoch_store, erasure_store, mark_store, name_store, store
+from keyvault.errors import (
+    BusyError,
+    NotInitialisedError,
+    UnknownErasureError,
+    UnknownPurposeError,
+    UnknownSubjectError,
+)
 from keyvault.journal import Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.name_store import SubjectRow
 from keyvault.reserve import insert_new_subjects
+from keyvault.scribe import write_line, write_line_in
 from keyvault.values import ACTOR_PURPOSE, ErasureEntry, SubjectState
 
 _RESTRICTION_LINES: Final[Mapping[SubjectState, str]] = {"restricted": "restrict", "active": "lift"}
@@ -39,6 +46,37 @@ class ErasureRequest:
     requested_by: UUID
 
 
+class Lost(Protocol):
+    """An erasure that the vault does not know any more: as the ledger, the journal or a receipt tells of it."""
+
+    @property
+    def erasure_id(self) -> UUID: ...
+    @property
+    def ledger_id(self) -> UUID: ...
+    @property
+    def subject_ref(self) -> bytes: ...
+    @property
+    def keys(self) -> Sequence[tuple[bytes, str | None]]:
+        """(key_id, purpose); None: the purpose is not known, and the vault's row decides, if there is one."""
+
+    @property
+    def requested_at(self) -> int: ...
+    @property
+    def requested_by(self) -> UUID | None: ...
+    @property
+    def next_state(self) -> Literal["active", "restricted", "erased"] | None:
+        """The state that its subject got; None: not known."""
+
+    @property
+    def purposes(self) -> tuple[str, ...] | None: ...
+    @property
+    def ground(self) -> str | None: ...
+    @property
+    def reference(self) -> str | None: ...
+    @property
+    def name_commitment(self) -> bytes | None: ...
+
+
 def begin(
     engine: Engine, keyring: Keyring, subject: str | bytes, request: ErasureRequest, *, block_unknown: bool
 ) -> ErasureEntry:
@@ -55,6 +93,51 @@ def begin(
         )
 
 
+def begin_again(engine: Engine, lost: Lost) -> ErasureEntry:
+    """See :meth:`keyvault.guard.RestoreGuard.begin_again`."""
+    with database.writing(engine) as connection:
+        known = erasure_store.erasure(connection, lost.ledger_id, lost.erasure_id)
+        if known is not None:
+            return known
+        if name_store.lock_subject(connection, lost.ledger_id, lost.subject_ref) is None:
+            # Made and erased since the copy was taken: its name is not known here, its ref must never live again.
+            name_store.insert_subjects(connection, lost.ledger_id, [lost.subject_ref], lost.requested_at)
+        row = name_store.lock_subject(connection, lost.ledger_id, lost.subject_ref)
+        if row is None or erasure_store.open_erasures_of(connection, lost.ledger_id, [row.ref]):
+            raise BusyError("another erasure of the subject is open; try again when it is done")
+        entry = _lost_entry(connection, row, lost)
+        erasure_store.insert_erasure(connection, entry)
+        name_store.set_subject_state(connection, lost.ledger_id, row.ref, "erasing", lost.requested_at)
+    return entry
+
+
+def _lost_entry(connection: Connection, row: SubjectRow, lost: Lost) -> ErasureEntry:
+    living = {key.key_id: key.purpose for key in store.stored_keys_of(connection, lost.ledger_id, row.ref)}
+    keys = {key_id: living.get(key_id, purpose or "") for key_id, purpose in lost.keys}
+    next_state = lost.next_state
+    if next_state is None or row.state in ("erased", "erasing"):
+        # Without a word about it: whoever has nothing left but what it did as an actor was erased.
+        kept = {purpose for key_id, purpose in living.items() if key_id not in keys} - {ACTOR_PURPOSE}
+        gone = row.state in ("erased", "erasing") or not kept
+        next_state = "erased" if gone else "restricted" if row.state == "restricted" else "active"
+    return ErasureEntry(
+        erasure_id=lost.erasure_id,
+        ledger_id=lost.ledger_id,
+        subject_ref=row.ref,
+        key_ids=tuple(sorted(keys.items())),
+        purposes=lost.purposes,
+        ground=lost.ground,
+        reference=lost.reference,
+        name_commitment=lost.name_commitment,
+        next_state=next_state,
+        requested_at=lost.requested_at,
+        requested_by=lost.requested_by or SERVICE,
+        erased_at=None,
+        epoch=None,
+        state="begun",
+    )
+
+
 def finish(
     engine: Engine, keyring: Keyring, journal: Journal, ledger_id: UUID, erasure_id: UUID, erased_at: int, now: int
 ) -> ErasureEntry:
@@ -68,10 +151,11 @@ def finish(
     if entry.done:
         return entry
     database.scrub(engine)
-    _write_journal_line(engine, keyring, journal, entry, now)
+    line = write_line(engine, keyring, journal, "shred", line_of(entry), now)
     with database.writing(engine) as connection:
         _locked_erasure(connection, ledger_id, erasure_id)
         erasure_store.mark_done(connection, ledger_id, erasure_id)
+        mark_store.note_journal(connection, line)
     return _erasure(engine, ledger_id, erasure_id)
 
 
@@ -97,13 +181,13 @@ def change_restriction(
             erasure_store.change_next_state(connection, ledger_id, ref, old, new)
     with database.writing(engine) as connection:
         row = name_store.lock_subject(connection, ledger_id, ref)
-        kind = None if row is None else _RESTRICTION_LINES.get(_next_state(connection, ledger_id, row))
+        kind = None if row is None else _RESTRICTION_LINES.get(next_state(connection, ledger_id, row))
         if kind is not None:
-            key = keyring.open_signing_key(store.secrets_of(connection, SERVICE))
-            journal.append(kind, {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}, at=now, key=key)
+            fields = {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}
+            write_line_in(connection, keyring, journal, kind, fields, now)
 
 
-def _next_state(connection: Connection, ledger_id: UUID, row: SubjectRow) -> SubjectState:
+def next_state(connection: Connection, ledger_id: UUID, row: SubjectRow) -> SubjectState:
     """The state that an open erasure leads to; without one, or when it has led there already, the state itself."""
     if row.state != "erasing":
         return row.state
@@ -208,16 +292,20 @@ def _shred(connection: Connection, entry: ErasureEntry, erased_at: int) -> None:
     erasure_store.mark_shredded(connection, entry.ledger_id, entry.erasure_id, erased_at, epoch)
 
 
-def _write_journal_line(engine: Engine, keyring: Keyring, journal: Journal, entry: ErasureEntry, now: int) -> None:
-    key = keyring.open_signing_key(database.read(engine, lambda connection: store.secrets_of(connection, SERVICE)))
-    fields = {
+def line_of(entry: ErasureEntry) -> dict[str, Any]:
+    """All that it takes to carry the erasure out again, should an older vault come back. No name, and nothing of the
+    request: that stands in the ledger."""
+    return {
         "ledger_id": str(entry.ledger_id),
         "erasure_id": str(entry.erasure_id),
         "subject_ref": entry.subject_ref.hex(),
         "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
+        "purposes": [purpose for _, purpose in entry.key_ids],
+        "next_state": entry.next_state,
+        "requested_at": entry.requested_at,
+        "requested_by": str(entry.requested_by),
         "erased_at": entry.erased_at,
     }
-    journal.append("shred", fields, at=now, key=key)
 
 
 def _locked_erasure(connection: Connection, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:

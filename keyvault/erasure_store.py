@@ -97,6 +97,14 @@ def open_erasures(connection: Connection) -> Sequence[ErasureEntry]:
     return [entry_of(row) for row in connection.execute(statement)]
 
 
+def shredded_erasures(connection: Connection) -> Sequence[ErasureEntry]:
+    """Every ledger's erasures whose keys are gone, oldest first."""
+    statement = (
+        select(erasures).where(erasures.c.state != "begun").order_by(erasures.c.erased_at, erasures.c.erasure_id)
+    )
+    return [entry_of(row) for row in connection.execute(statement)]
+
+
 def list_erasures(
     connection: Connection,
     ledger_id: UUID,

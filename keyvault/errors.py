@@ -95,5 +95,9 @@ class DamagedKeyError(KeyVaultError):
     """A row of the vault does not unwrap to the key that it names."""
 
 
+class AnotherVaultError(KeyVaultError):
+    """The vault's own key is not the one that is pinned: this is another vault, or a new one."""
+
+
 class JournalError(KeyVaultError):
     """The journal is not the unbroken chain of signed lines that the service wrote."""

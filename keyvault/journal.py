@@ -4,6 +4,9 @@ A line is canonical JSON (sorted keys, no spaces) with ``n`` (1, 2, 3…), ``at`
 the fields of that kind, ``prev`` (SHA-256 of the line before as hex, 64 zeros in the first) and ``signature``
 (Ed25519 as hex, over ``"audit-ledger v1 journal" ‖ 0x00 ‖`` the same line without ``signature``). A line that stands
 there twice says nothing new: a step that a crash interrupted is repeated.
+
+Whoever uses the journal remembers how far it was (:class:`JournalMark`) and shows that at each use. A file that is
+missing, shorter, or another one is never written to, and never begun anew: that is an error which says what to do.
 """
 
 from __future__ import annotations
@@ -23,12 +26,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from keyvault.errors import JournalError, KeyVaultError, VaultUnavailableError
 
+_FOREIGN: Final = "was not signed by the service, or was changed since"
 _FIRST_PREV: Final = "0" * 64
 _CONTEXT: Final = b"audit-ledger v1 journal\x00"
 _BLOCK: Final = 8192
 _WHAT_TO_DO: Final = (
-    "stop the service, keep this file as evidence, and put back a copy that verifies, with what was appended since"
+    "stop the service, keep what is there as evidence, and put back the newest copy; if there is none that fits, "
+    "`audit-ledger vault reconcile --new-journal` begins another one with what vault and ledgers know"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class JournalMark:
+    """How far the journal was: the number of its last line, and that line's SHA-256. 0: it had none."""
+
+    n: int
+    digest: bytes
+
+
+NO_LINES: Final = JournalMark(0, bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,7 @@ class JournalEntry:
     at: int
     kind: str
     fields: Mapping[str, Any]
+    mark: JournalMark
 
 
 class Journal:
@@ -47,43 +64,108 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, kind: str, fields: Mapping[str, Any], *, at: int, key: Ed25519PrivateKey) -> int:
-        """Append a line and give its number. When this returns, the line survives a crash.
+    def append(
+        self, kind: str, fields: Mapping[str, Any], *, at: int, key: Ed25519PrivateKey, after: JournalMark
+    ) -> JournalMark:
+        """Append a line and give the mark behind it. When this returns, the line survives a crash.
 
-        Only the last line is verified; :func:`read` verifies all. Raises :class:`JournalError` when the last line is
-        not the service's own, :class:`VaultUnavailableError` when the file cannot be written.
+        ``after``: how far the journal is known to have been. Only lines from there on are verified; :func:`read`
+        verifies all. Raises :class:`JournalError` when the journal is not the one that was seen then, or its end is not
+        the service's own; :class:`VaultUnavailableError` when the file cannot be written.
         """
-        with self._locked() as fd:
+        with self._locked(create=after.n == 0) as fd:
             last, end = self._last_line(fd)
             n = 1 if last is None else _verified(last, key.public_key(), self.path, None).n + 1
+            self._require(fd, last, end, after)
             unsigned = {**fields, "n": n, "at": at, "kind": kind, "prev": _hash(last)}
             signature = key.sign(_CONTEXT + _canonical(unsigned)).hex()
-            self._write(fd, _canonical({**unsigned, "signature": signature}) + b"\n", end)
-            return n
+            line = _canonical({**unsigned, "signature": signature})
+            self._write(fd, line + b"\n", end)
+            return JournalMark(n, hashlib.sha256(line).digest())
 
-    def check(self, public_key: Ed25519PublicKey) -> None:
-        """Raise unless a line could be appended now."""
-        with self._locked() as fd:
-            last, _ = self._last_line(fd)
+    def check(self, public_key: Ed25519PublicKey, after: JournalMark) -> None:
+        """Raise unless a line could be appended now, behind the mark."""
+        with self._locked(create=after.n == 0) as fd:
+            last, end = self._last_line(fd)
             if last is not None:
                 _verified(last, public_key, self.path, None)
+            self._require(fd, last, end, after)
+
+    def signature(self) -> tuple[int, ...] | None:
+        """Changes whenever the file does; None where there is no file. For whoever wants to look only then."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def behind(self, mark: JournalMark, public_key: Ed25519PublicKey) -> tuple[JournalEntry, ...]:
+        """The lines behind the mark, verified. Raises as :meth:`append` does, for a missing file too."""
+        with self._locked(create=mark.n == 0) as fd:
+            last, end = self._last_line(fd)
+            lines = self._require(fd, last, end, mark)
+        return tuple(_verified(line, public_key, self.path, mark.n + 1 + index) for index, line in enumerate(lines))
+
+    def set_aside(self) -> Path | None:
+        """Give a file that is no journal any more another name beside its own, which begins a new one. None: there was
+        no file."""
+        for number in range(1, 10_000):
+            place = self.path.with_name(f"{self.path.name}.{number}")
+            if place.exists():
+                continue
+            try:
+                os.rename(self.path, place)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise VaultUnavailableError(f"the journal {self.path} cannot be renamed ({error.strerror})") from error
+            return place
+        raise VaultUnavailableError(f"there are too many old journals beside {self.path}")
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(self, *, create: bool) -> Iterator[int]:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                # flock and not lockf: it also keeps the threads of one process apart, as each has its own descriptor.
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                yield fd
-            finally:
-                os.close(fd)
+            fd = os.open(self.path, flags, 0o600)
+        except FileNotFoundError as error:
+            raise _missing(self.path) from error
         except OSError as error:
             raise VaultUnavailableError(f"the journal {self.path} cannot be written ({error.strerror})") from error
+        try:
+            # flock and not lockf: it also keeps the threads of one process apart, as each has its own descriptor.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield fd
+        except OSError as error:
+            raise VaultUnavailableError(f"the journal {self.path} cannot be written ({error.strerror})") from error
+        finally:
+            os.close(fd)
+
+    def _require(self, fd: int, last: bytes | None, end: int, mark: JournalMark) -> list[bytes]:
+        """The lines behind the mark, oldest first. Raises unless they go on from the line that it names."""
+        newer: list[bytes] = []
+        line = last
+        while line is not None and _number(line) > mark.n:
+            newer.append(line)
+            end -= len(line) + 1
+            before, _ = self._line_before(fd, end)
+            if _prev(line) != _hash(before):
+                raise _broken(self.path, _number(line), "does not follow the line before it")
+            line = before
+        if mark.n and (line is None or hashlib.sha256(line).digest() != mark.digest):
+            n = 0 if line is None else _number(line)
+            how = f"has {n} lines, and {mark.n} were there" if n < mark.n else f"has another line {mark.n} than it had"
+            raise JournalError(
+                f"the journal {self.path} {how}: it was restored from an older copy, cut short or altered; "
+                f"{_WHAT_TO_DO}"
+            )
+        return newer[::-1]
 
     def _last_line(self, fd: int) -> tuple[bytes | None, int]:
         """The last complete line and the offset where it ends. What follows is an append that a crash cut off."""
-        size = os.fstat(fd).st_size
+        return self._line_before(fd, os.fstat(fd).st_size)
+
+    def _line_before(self, fd: int, size: int) -> tuple[bytes | None, int]:
+        """The last complete line before an offset, and the offset where it ends."""
         start, tail = size, b""
         while start > 0:
             block = min(_BLOCK, start)
@@ -114,21 +196,44 @@ def read(path: Path, public_key: Ed25519PublicKey) -> tuple[JournalEntry, ...]:
     An incomplete last line (no newline) was never acknowledged and is not part of the journal. Raises
     :class:`JournalError`, which names the first line that is wrong.
     """
+    return tuple(_verified(line, public_key, path, n) for n, line in _chained(path))
+
+
+def verify_chain(path: Path, mark: JournalMark) -> None:
+    """Raise :class:`JournalError` unless the lines up to the mark are those that were there when it was noted.
+
+    Each line names the hash of the one before it, so the mark vouches for all of them without a signature's cost.
+    """
+    digest = NO_LINES.digest
+    for n, line in _chained(path):
+        if n == mark.n:
+            digest = hashlib.sha256(line).digest()
+    if digest != mark.digest:
+        raise JournalError(
+            f"the journal {path} is not the one that was there: it was restored from an older copy, cut short or "
+            f"altered; {_WHAT_TO_DO}"
+        )
+
+
+def _chained(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and text of every complete line; raises where one does not follow the one before it."""
+    previous: bytes | None = None
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        with path.open("rb") as file:
+            for n, text in enumerate(file, start=1):
+                if not text.endswith(b"\n"):
+                    return
+                line = text[:-1]
+                if _number(line) != n:
+                    raise _broken(path, n, f"has the number {_number(line)}" if _number(line) else _FOREIGN)
+                if _prev(line) != _hash(previous):
+                    raise _broken(path, n, "does not follow the line before it")
+                yield n, line
+                previous = line
+    except FileNotFoundError as error:
+        raise _missing(path) from error
     except OSError as error:
         raise VaultUnavailableError(f"the journal {path} cannot be read ({error.strerror})") from error
-    entries: list[JournalEntry] = []
-    previous: bytes | None = None
-    for n, line in enumerate(lines, start=1):
-        entry = _verified(line, public_key, path, n)
-        if entry.n != n:
-            raise _broken(path, n, f"has the number {entry.n}")
-        if json.loads(line)["prev"] != _hash(previous):
-            raise _broken(path, n, "does not follow the line before it")
-        entries.append(entry)
-        previous = line
-    return tuple(entries)
 
 
 def journal_from_url(url: str) -> Journal:
@@ -148,9 +253,34 @@ def _verified(line: bytes, public_key: Ed25519PublicKey, path: Path, n: int | No
             raise _broken(path, n, "is not written as the service writes it")
         public_key.verify(signature, _CONTEXT + _canonical(content))
         fields = {name: value for name, value in content.items() if name not in ("n", "at", "kind", "prev")}
-        return JournalEntry(content["n"], content["at"], content["kind"], fields)
+        mark = JournalMark(content["n"], hashlib.sha256(line).digest())
+        return JournalEntry(content["n"], content["at"], content["kind"], fields, mark)
     except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature):
-        raise _broken(path, n, "was not signed by the service, or was changed since") from None
+        raise _broken(path, n, _FOREIGN) from None
+
+
+def _number(line: bytes) -> int:
+    """The number that a line gives itself; 0 for what is no line."""
+    n = _members(line).get("n")
+    return n if isinstance(n, int) and n > 0 else 0
+
+
+def _prev(line: bytes) -> object:
+    return _members(line).get("prev")
+
+
+def _members(line: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _missing(path: Path) -> KeyVaultError:
+    if not path.parent.is_dir():
+        return VaultUnavailableError(f"the folder of the journal {path} is not there; is its disk?")
+    return JournalError(f"the journal {path} is missing; {_WHAT_TO_DO}")
 
 
 def _broken(path: Path, n: int | None, how: str) -> JournalError:

@@ -27,6 +27,8 @@ GRANTS: Final = {
     "fences": "SELECT, INSERT",
     "erasures": "SELECT, INSERT, UPDATE (state, next_state, erased_at, epoch)",
     "reinstatements": "SELECT, INSERT, DELETE",
+    "ledger_marks": "SELECT, INSERT, UPDATE (mints, size, leaf_hash)",
+    "journal_marks": "SELECT, INSERT, UPDATE (n, digest)",
     "backups": "SELECT, INSERT",
     "statements": "SELECT, INSERT",
 }

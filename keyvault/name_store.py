@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -118,6 +118,12 @@ def set_subject_state(connection: Connection, ledger_id: UUID, ref: bytes, state
     connection.execute(
         update(subjects).where(_is_subject(subjects, ledger_id, ref)).values(state=state, changed_at=now)
     )
+
+
+def restricted_subjects(connection: Connection) -> Sequence[tuple[UUID, bytes]]:
+    """Who is restricted, in any ledger."""
+    statement = select(subjects.c.ledger_id, subjects.c.subject_ref).where(subjects.c.state == "restricted")
+    return [(row.ledger_id, row.subject_ref) for row in connection.execute(statement)]
 
 
 def move_names(connection: Connection, ledger_id: UUID, old_ref: bytes, new_ref: bytes) -> None:

@@ -18,11 +18,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, erasure_store, name_store, reinstatement_store, store
+from keyvault import database, erasure_store, mark_store, name_store, reinstatement_store, store
 from keyvault.envelope import REF_SIZE
 from keyvault.errors import BusyError, NotErasedError, UnknownSubjectError
 from keyvault.journal import Journal
-from keyvault.keyring import SERVICE, Keyring
+from keyvault.keyring import Keyring
+from keyvault.scribe import write_line
 from keyvault.values import Reinstatement
 
 _ATTEMPTS: Final = 5
@@ -59,10 +60,11 @@ def finish(engine: Engine, keyring: Keyring, journal: Journal, ledger_id: UUID, 
     """See ``KeyVault.finish_reinstatement``. ``now``: the time of the journal line."""
     if database.read(engine, lambda connection: reinstatement_store.find(connection, ledger_id, ref)) is None:
         return
-    key = keyring.open_signing_key(database.read(engine, lambda connection: store.secrets_of(connection, SERVICE)))
-    journal.append("reinstate", {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}, at=now, key=key)
+    fields = {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}
+    line = write_line(engine, keyring, journal, "reinstate", fields, now)
     with database.writing(engine) as connection:
         reinstatement_store.delete_one(connection, ledger_id, ref)
+        mark_store.note_journal(connection, line)
 
 
 def _attempt(
@@ -91,4 +93,5 @@ def _attempt(
     # The old streams can take no event any more. Their names begin anew too; their refs stay with the old subject.
     name_store.delete_streams_of(connection, ledger_id, old_ref)
     reinstatement_store.insert_one(connection, made)
+    mark_store.count_mint(connection, ledger_id)
     return made

@@ -14,13 +14,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, erasure_store, name_store, store
+from keyvault import database, erasure_store, mark_store, name_store, store
 from keyvault.envelope import REF_SIZE
 from keyvault.epochs import held_epoch
 from keyvault.errors import VaultUnavailableError
 from keyvault.keyring import Keyring, LedgerKeys
 from keyvault.store import KeyRow
-from keyvault.values import ErasureEntry, Refusal, Reservation, StreamEntry, SubjectState
+from keyvault.values import ErasureEntry, Refusal, Reservation, StreamEntry, SubjectState, VaultMark
 
 # A SubjectErased event has at most 64 parts, and one of each shredded key must fit.
 MOST_PURPOSES: Final = 60
@@ -60,22 +60,23 @@ def reserve(
 ) -> Reservation:
     """See ``KeyVault.reserve``. Writes nothing when nothing is missing."""
 
-    def look(connection: Connection) -> tuple[LedgerKeys, Survey]:
+    def look(connection: Connection) -> tuple[LedgerKeys, Survey, VaultMark]:
         ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
-        return ledger, _survey(connection, ledger_id, ledger, request)
+        return ledger, _survey(connection, ledger_id, ledger, request), mark_store.vault_mark(connection, ledger_id)
 
-    ledger, survey = database.read(engine, look)
+    ledger, survey, mark = database.read(engine, look)
     for _ in range(_ATTEMPTS):
         if survey.complete or not mint:
-            return _reservation(keyring, ledger, survey)
+            return _reservation(keyring, ledger, survey, mark)
         with database.writing(engine) as connection:
             survey = _mint(connection, keyring, clock(), ledger_id, ledger, request, survey)
+            mark = mark_store.vault_mark(connection, ledger_id)
     if survey.complete:
-        return _reservation(keyring, ledger, survey)
+        return _reservation(keyring, ledger, survey, mark)
     raise VaultUnavailableError("others keep reserving the same names; ask again")
 
 
-def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey) -> Reservation:
+def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey, mark: VaultMark) -> Reservation:
     return Reservation(
         complete=survey.complete,
         streams=survey.streams,
@@ -83,6 +84,7 @@ def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey) -> Reserv
         keys={pair: keyring.open_key(row) for pair, row in survey.keys.items()},
         refused=survey.refused,
         ledger_key=ledger.data_key,
+        mark=mark,
     )
 
 
@@ -201,6 +203,7 @@ def _mint(
     name_store.insert_streams(connection, ledger_id, entries)
     rows = [keyring.new_key(ledger_id, ref, purpose, epoch) for ref, purpose in survey.missing_keys]
     store.insert_keys(connection, rows, now)
+    mark_store.count_mint(connection, ledger_id)
     # Once more: whoever lost a race for a stream or key goes on with the winner's.
     return _survey(connection, ledger_id, ledger, request)
 

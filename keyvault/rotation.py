@@ -27,11 +27,12 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, store
+from keyvault import database, epoch_store, mark_store
 from keyvault.epoch_store import EpochRow, FoundKey
 from keyvault.errors import DamagedKeyError, NotInitialisedError, VaultUnavailableError
 from keyvault.journal import Journal
-from keyvault.keyring import SERVICE, Keyring
+from keyvault.keyring import Keyring
+from keyvault.scribe import write_line
 from keyvault.store import KeyRow
 
 BATCH: Final = 500
@@ -174,13 +175,13 @@ def _begin(
 def _make_current(engine: Engine, keyring: Keyring, journal: Journal, clock: Callable[[], int], epoch: int) -> None:
     """Steps 2 to 4."""
     keyring.provider.create(epoch)
-    secrets = database.read(engine, lambda connection: store.secrets_of(connection, SERVICE))
-    journal.append("epoch-created", {"epoch": epoch}, at=clock(), key=keyring.open_signing_key(secrets))
+    line = write_line(engine, keyring, journal, "epoch-created", {"epoch": epoch}, clock())
     with database.writing(engine) as connection:
         database.lock_epochs(connection)
         if epoch_store.epoch_states(connection).get(epoch) == "preparing":
             epoch_store.retire_current_epoch(connection)
             epoch_store.make_epoch_current(connection, epoch, clock())
+        mark_store.note_journal(connection, line)
 
 
 def _rewrap(

@@ -224,6 +224,28 @@ reinstatements = Table(
     ),
 )
 
+# How far the vault has seen each ledger to be, and how often it has made keys or refs for it. ``leaf_hash``: of the
+# ledger's event at size - 1.
+ledger_marks = Table(
+    "ledger_marks",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("mints", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("leaf_hash", LargeBinary),
+    PrimaryKeyConstraint("ledger_id", name="ledger_marks_pkey"),
+)
+
+# How far the vault has seen the journal to be: one row.
+journal_marks = Table(
+    "journal_marks",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    CheckConstraint("one = 1", name="journal_marks_one"),
+)
+
 backups = Table(
     "backups",
     metadata,

@@ -31,6 +31,26 @@ class KeyView:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultMark:
+    """How far the vault is, as a ledger notes it: how often keys or refs were made for that ledger, the last line that
+    it has seen of the journal; and how far it has seen the ledger to be."""
+
+    mints: int
+    journal: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLedger:
+    """How often keys or refs were made for a ledger, and how far it was when the vault last saw it: how many events,
+    and the leaf hash of the last one (None: it had none)."""
+
+    mints: int
+    size: int
+    leaf_hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEntry:
     """The ref of a stream and of its owner, 16 bytes each."""
 
@@ -61,6 +81,7 @@ class Reservation:
     keys: Mapping[tuple[bytes, str], DataKey]
     refused: Mapping[tuple[bytes, str], Refusal]
     ledger_key: DataKey
+    mark: VaultMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +108,23 @@ class ErasureEntry:
     def done(self) -> bool:
         """True once fences, keys and journal line are in place."""
         return self.state == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class LostErasure:
+    """Satisfies :class:`keyvault.erasing.Lost`: what a line of the journal tells."""
+
+    erasure_id: UUID
+    ledger_id: UUID
+    subject_ref: bytes
+    keys: tuple[tuple[bytes, str | None], ...]
+    requested_at: int
+    requested_by: UUID | None = None
+    next_state: Literal["active", "restricted", "erased"] | None = None
+    purposes: tuple[str, ...] | None = None
+    ground: str | None = None
+    reference: str | None = None
+    name_commitment: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

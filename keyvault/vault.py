@@ -22,6 +22,7 @@ from keyvault import (
     erasure_store,
     finality,
     lookup,
+    mark_store,
     name_store,
     reinstating,
     statement_store,
@@ -35,6 +36,7 @@ from keyvault.envelope import WrapKind
 from keyvault.epochs import Epochs, reread
 from keyvault.erasing import ErasureRequest
 from keyvault.finality import Custody, Erased
+from keyvault.guard import RestoreGuard
 from keyvault.inspection import Inspection
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
@@ -51,6 +53,7 @@ from keyvault.values import (
     StatementKind,
     StreamEntry,
     SubjectEntry,
+    VaultMark,
 )
 
 T = TypeVar("T")
@@ -67,7 +70,10 @@ class Vault:
         clock: Callable[[], int],
         cache: UnwrapCache | None = None,
         custody: Custody | None = None,
+        journal_key: bytes | None = None,
     ) -> None:
+        """``journal_key``: the public key that the journal's lines must verify under, 32 bytes; None: the vault's own,
+        whichever that is."""
         self.engine = engine
         self.journal = journal
         self._keyring = Keyring(provider, cache if cache is not None else UnwrapCache())
@@ -75,15 +81,18 @@ class Vault:
         self._custody = custody if custody is not None else Custody()
         self.epochs = Epochs(engine, self._keyring, journal, clock)
         self.inspection = Inspection(engine, self._keyring, journal)
+        self.guard = RestoreGuard(engine, self._keyring, journal, clock, journal_key)
 
     def initialise(self) -> None:
         """Make epoch 1 and the service's signing key, after the migrations. See :func:`keyvault.epochs.initialise`."""
         epochs.initialise(self.engine, self._keyring, self.journal, self._clock)
 
     def check(self) -> None:
-        """Raise unless the database answers, the provider has the current KEK, and the journal takes a line."""
+        """Raise unless the database answers, the provider has the current KEK, and the journal takes a line behind the
+        last one that the vault has seen."""
         self._reread(lambda: epochs.probe(self.engine, self._keyring))
-        self.journal.check(self._signing_key(SERVICE).public_key())
+        mark = database.read(self.engine, mark_store.journal_mark)
+        self.journal.check(self._signing_key(SERVICE).public_key(), mark)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -93,6 +102,10 @@ class Vault:
     def kek_place(self) -> Path | None:
         """The folder that the KEKs lie in, where they are files."""
         return self._keyring.provider.place
+
+    def kek_epochs(self) -> frozenset[int]:
+        """The epochs whose KEK the provider has. Raises :class:`~keyvault.errors.ProviderError`."""
+        return self._keyring.provider.epochs()
 
     def journal_verifying_key(self) -> bytes:
         """The 32-byte Ed25519 public key that the journal's lines verify under."""
@@ -110,6 +123,11 @@ class Vault:
             epoch = epochs.held_epoch(connection)
             secrets = [self._keyring.new_secret(ledger_id, kind, epoch) for kind in LEDGER_SECRETS]
             store.insert_secrets(connection, secrets, self._clock())
+            mark_store.insert_ledger(connection, ledger_id)
+
+    def mark(self, ledger_id: UUID) -> VaultMark:
+        """How far the vault is now, as this ledger is to remember it."""
+        return database.read(self.engine, lambda connection: mark_store.vault_mark(connection, ledger_id))
 
     def verifying_key(self, ledger_id: UUID) -> bytes:
         """The 32-byte Ed25519 public key of the ledger's signing key."""

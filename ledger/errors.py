@@ -116,6 +116,11 @@ class StoreUnavailableError(DependencyError):
     """The ledger database cannot be reached, or did not answer in time."""
 
 
+class RestoredError(DependencyError):
+    """Ledger, key vault or journal came out of an older copy than the others remember. Nothing goes on before they are
+    reconciled."""
+
+
 class IntegrityError(LedgerError):
     """What is stored is not what was recorded (I10)."""
 

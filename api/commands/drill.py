@@ -19,7 +19,7 @@ from api.drill.notes import Notes, Plan
 from api.drill.places import is_sqlite
 from api.drill.report import report_of, write_report
 from api.drill.running import run_drill
-from api.starting import check_dependencies
+from api.wiring import OK, Service
 
 _WHAT_WILL_HAPPEN: Final = """\
 This is done to the real installation: a made-up person is recorded in the ledger "drill" and erased; then the KEK is
@@ -87,7 +87,7 @@ def erase(
         raise click.UsageError("--url must be http://HOST:PORT or https://HOST")
     settings = read_settings()
     with opened(settings) as service, _alone_in(out, service.vault.kek_place):
-        check_dependencies(service)
+        _require_everything(service)
         plan = Plan(
             environment=dict(os.environ),
             settings=settings,
@@ -124,6 +124,13 @@ def _alone_in(out: Path, keks: Path | None) -> Iterator[None]:
         raise CommandError(f"another drill is writing to {out}; wait for it, or give another folder") from None
     finally:
         os.close(fd)
+
+
+def _require_everything(service: Service) -> None:
+    """What was not there half-way would leave a drill half done."""
+    missing = [f"{name}: {state}" for name, state in service.check().items() if state != OK]
+    if missing:
+        raise CommandError(f"not everything that a drill needs is there. {'; '.join(missing)}")
 
 
 def _announce(*, without_destruction: bool, yes: bool) -> None:

@@ -40,7 +40,7 @@ def list_epochs() -> None:
 
     Below: when the newest backup of the vault was taken that is known of, and how many erasures are not final yet.
     """
-    with opened() as service:
+    with opened(guarded=False) as service:
         overview = service.vault.epochs.overview()
         overdue = _overdue(service)
     for row in overview.rows:

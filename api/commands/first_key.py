@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from api.private_files import sync_folder, write_private
 from ledger.domain.access import AccessRole
 from ledger.services.api_keys import create_api_key, list_api_keys, revoke_api_key
 from ledger.services.dependencies import Dependencies
@@ -50,15 +51,15 @@ def ensure_first_key(deps: Dependencies, home: Path) -> Path | None:
         _revoke_lost(deps)
     elif list_api_keys(deps):
         return None
-    _write(pending, b"")
+    write_private(pending, b"")
     issued = create_api_key(
         deps, name=KEY_FILE, principal=PRINCIPAL, roles=list(AccessRole), ledger_id=None, expires_at=None
     )
-    _write(pending, issued.secret.encode() + b"\n")
+    write_private(pending, issued.secret.encode() + b"\n")
     # Not a rename: that would put the new secret over a file that appeared meanwhile.
     os.link(pending, path)
     pending.unlink()
-    _sync(home)
+    sync_folder(home)
     return path
 
 
@@ -66,22 +67,3 @@ def _revoke_lost(deps: Dependencies) -> None:
     for key in list_api_keys(deps):
         if (key.name, key.principal) == (KEY_FILE, PRINCIPAL) and key.last_used_at is None and key.revoked_at is None:
             revoke_api_key(deps, key.key_id)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """When this returns, the file and its name survive a crash; nobody else could read it at any time."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from api.config import Settings, SettingsError
+from api.guard import Guard
 from api.importing import MappingError, UnreadableFileError, explain
 from api.logs import configure_logs
 from api.wiring import Service, open_service
@@ -31,14 +32,20 @@ def read_settings() -> Settings:
 
 
 @contextmanager
-def opened(settings: Settings | None = None) -> Iterator[Service]:
-    """The service, for one command."""
+def opened(settings: Settings | None = None, *, guarded: bool = True) -> Iterator[Service]:
+    """The service, for one command. Raises :class:`CommandError` while something is there that was restored from an
+    older copy, unless the command is not to be ``guarded``."""
     settings = settings or read_settings()
     configure_logs("warning")
     service = open_service(settings)
     try:
         service.store.check()
+        guard = Guard(service) if guarded else None
+        if guard is not None and guard.start():
+            raise CommandError(guard.state)
         yield service
+        if guard is not None:
+            guard.finish()
     finally:
         service.close()
 

@@ -14,14 +14,14 @@ from api.commands.session import CommandError, opened, read_settings, the_ledger
 from api.config import LARGEST_PORT, Settings
 from api.demo import DEMO_LEDGER, DEMO_SUBJECT, demo_lines
 from api.importing import LABEL_PREFIX, explain
-from api.wiring import migrate_databases, prepare_home
+from api.wiring import migrate_databases, pin_journal_key, prepare_home
 from ledger.domain.events import OPERATOR
 from ledger.services.ingest import Source, ingest_lines
 
 
 @click.command(short_help="Prepare everything that is missing.")
 def init() -> None:
-    """Prepare everything that is missing: home folder, tables, KEK, journal, and the first API key.
+    """Prepare everything that is missing: home folder, tables, KEK, journal and its pinned key, the first API key.
 
     The first start makes a key with all four roles and writes it to admin-key in the home folder, readable by you
     alone. Safe to repeat: what is there is left as it is.
@@ -30,9 +30,10 @@ def init() -> None:
     prepare_home(settings)
     with only_one(settings.home):
         migrate_databases(settings)
-        with opened(settings) as service:
+        with opened(settings, guarded=False) as service:
             service.vault.initialise()
             service.vault.check()
+            pin_journal_key(service)
             path = ensure_first_key(service.deps, settings.home)
     if path is not None:
         click.echo(f"ready; the operator's API key is in {path}")

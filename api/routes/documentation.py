@@ -11,6 +11,7 @@ from api.json_text import JSON
 
 blueprint = Blueprint("documentation", __name__)
 
+DOCUMENT_PATH: Final = "/v1/openapi.json"
 DOCUMENT: Final = "audit-ledger-openapi"
 
 _ASSETS: Final = {
@@ -49,7 +50,7 @@ _POLICY: Final = (
 )
 
 
-@blueprint.get("/v1/openapi.json")
+@blueprint.get(DOCUMENT_PATH)
 def openapi() -> Response:
     """The OpenAPI document of this version."""
     return Response(current_app.extensions[DOCUMENT], mimetype=JSON)

@@ -7,7 +7,8 @@ from typing import Final
 
 from flask import Response
 
-from api.context import counters, open_service
+from api.context import counters, open_guard, open_service
+from api.guard import NAME as GUARD_NAME
 from api.json_text import json_response
 from api.logs import LOGGER
 from api.metrics import CONTENT_TYPE, metrics_text
@@ -15,6 +16,8 @@ from api.problems import NotReadyError
 from api.routes.blueprint import Endpoints
 from api.schemas.answers import Health
 from api.wiring import OK
+from keyvault.errors import KeyVaultError
+from ledger.errors import LedgerError
 
 blueprint = Endpoints("Operations", __name__, description="For whoever runs the service. These take no key.")
 LIVEZ: Final = "/livez"
@@ -34,12 +37,23 @@ def livez() -> Response:
 @blueprint.problems(503)
 def readyz() -> Response:
     """Say whether everything that the service depends on is there, each by its name."""
-    states = open_service().check()
+    states = {**open_service().check(), GUARD_NAME: _guard_state()}
     if any(state != OK for state in states.values()):
         _log.warning("not-ready", extra={"dependencies": dict(states)})
         # Why, with its paths and addresses, is in the log: this endpoint is for everybody.
-        raise NotReadyError({name: OK if state == OK else "not available" for name, state in states.items()})
+        shown = {name: OK if state == OK else "not available" for name, state in states.items()}
+        raise NotReadyError({**shown, GUARD_NAME: states[GUARD_NAME]})
     return json_response({"status": "ready", "dependencies": dict(states)})
+
+
+def _guard_state() -> str:
+    try:
+        open_guard().require()
+    except NotReadyError as error:
+        return error.states[GUARD_NAME]
+    except (KeyVaultError, LedgerError):
+        return "cannot look as long as a dependency is not there"
+    return OK
 
 
 @blueprint.route("/metrics")

@@ -8,6 +8,8 @@ from enum import IntEnum
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from ledger.domain.marks import NOTHING_SEEN, VaultMark
+
 JsonObject = dict[str, Any]
 """A JSON object as ``json`` gives it."""
 
@@ -199,11 +201,13 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a ledger: its size, its Merkle compact range and the newest recorded-at (0 when empty)."""
+    """The end of a ledger: its size, its Merkle compact range, the newest recorded-at (0 when empty), and what it
+    remembers of the key vault."""
 
     size: int
     frontier: tuple[bytes, ...]
     last_recorded_at: int
+    vault: VaultMark = NOTHING_SEEN
 
 
 StreamVersions = Mapping[bytes, int]

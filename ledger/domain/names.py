@@ -27,6 +27,7 @@ SUBJECT_ERASED: Final = "SubjectErased"
 SUBJECT_RESTRICTED: Final = "SubjectRestricted"
 SUBJECT_UNRESTRICTED: Final = "SubjectUnrestricted"
 SUBJECT_REINSTATED: Final = "SubjectReinstated"
+VAULT_RECONCILED: Final = "VaultReconciled"
 STREAM_SUPERSEDED: Final = "StreamSuperseded"
 PROCESS_REACTED: Final = "ProcessReacted"
 TIMER_FIRED: Final = "TimerFired"
@@ -41,7 +42,7 @@ RESERVED_TYPES: Final = frozenset(
         SUBJECT_RESTRICTED,
         SUBJECT_UNRESTRICTED,
         STREAM_SUPERSEDED,
-        "VaultReconciled",
+        VAULT_RECONCILED,
         *PROCESS_TYPES,
     }
 )

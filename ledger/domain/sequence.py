@@ -81,7 +81,7 @@ def place_events(
             )
         )
     size, frontier = extend_frontier(head.size, head.frontier, (event.leaf_hash for event in recorded))
-    return recorded, Head(size, frontier, recorded_at if recorded else head.last_recorded_at)
+    return recorded, Head(size, frontier, recorded_at if recorded else head.last_recorded_at, head.vault)
 
 
 def new_streams(events: Iterable[SealedEvent], versions: Mapping[bytes, int]) -> frozenset[bytes]:

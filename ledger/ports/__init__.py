@@ -24,6 +24,7 @@ from ledger.ports.derived import (
     Timer,
     Timers,
 )
+from ledger.ports.guard import Lost, LostErasure, Restored, RestoreGuard, VaultMarks
 from ledger.ports.outside import Alarms, Clock, Entropy
 from ledger.ports.overview import Follower, Overview
 from ledger.ports.store import HeadLock, KeyRow, KeyUsage, Shredding, Store
@@ -37,6 +38,7 @@ from ledger.ports.vault import (
     KeyStatus,
     KeyVault,
     KeyView,
+    Mark,
     Pending,
     Refusal,
     Reinstatement,
@@ -50,6 +52,12 @@ from ledger.ports.vault import (
 
 __all__ = [
     "DestroyedEpoch",
+    "Lost",
+    "LostErasure",
+    "Mark",
+    "RestoreGuard",
+    "Restored",
+    "VaultMarks",
     "Finality",
     "Pending",
     "Statement",

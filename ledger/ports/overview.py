@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from ledger.domain.marks import LedgerState
 from ledger.ports.derived import Cursor
 
 
@@ -30,6 +31,9 @@ class Overview(Protocol):
 
     def sizes(self) -> Mapping[UUID, int]:
         """How many events each ledger has."""
+
+    def states(self) -> Mapping[UUID, LedgerState]:
+        """How far each ledger is, and what it remembers of the key vault."""
 
     def followers(self) -> Sequence[Follower]:
         """All cursors that are not retired, in order of ledger, kind, name and number."""

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
+from ledger.domain.marks import VaultMark
 from ledger.domain.query import EventFilter, Place
 from ledger.ports.overview import Overview
 from ledger.ports.streams import Streams
@@ -67,6 +68,9 @@ class HeadLock(Protocol):
 
     def write(self, events: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""
+
+    def remember(self, mark: VaultMark) -> None:
+        """Let the head remember this of the key vault, whatever it remembered before."""
 
     def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
         """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""
@@ -133,6 +137,12 @@ class Store(Streams, Overview, Protocol):
 
     def event_keys(self, ledger_id: UUID, first: int, last: int, key_ids: Collection[bytes]) -> Sequence[KeyRow]:
         """The rows of ``event_keys`` of these keys at the positions from ``first`` to ``last``."""
+
+    def keys_used_since(
+        self, ledger_id: UUID, position: int, after: bytes | None, limit: int
+    ) -> Sequence[tuple[bytes, KeyUsage]]:
+        """The next keys, in order of key_id from the one behind ``after``, that parts from this position on are sealed
+        under, each with its events from there on."""
 
     def count_event_keys(self, ledger_id: UUID) -> int:
         """How many rows of ``event_keys`` a ledger has."""

@@ -91,6 +91,22 @@ class SubjectEntry(Protocol):
         """The state; of a subject that is ``erasing``, the one that it has when that is done."""
 
 
+class Mark(Protocol):
+    """How far the vault is, for one ledger to remember, and how far it has seen that ledger to be."""
+
+    @property
+    def mints(self) -> int:
+        """How often keys or refs were made for this ledger."""
+
+    @property
+    def journal(self) -> int:
+        """The last line of the journal that the vault has seen."""
+
+    @property
+    def size(self) -> int:
+        """How many events the ledger had when the vault last saw it."""
+
+
 class Reservation(Protocol):
     """The refs and keys that one append needs."""
 
@@ -118,6 +134,10 @@ class Reservation(Protocol):
     @property
     def ledger_key(self) -> DataKey:
         """The ledger's own key, for nonpersonal parts and for names of streams without an owner."""
+
+    @property
+    def mark(self) -> Mark:
+        """How far the vault was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +169,10 @@ class ErasureEntry(Protocol):
     @property
     def purposes(self) -> Sequence[str] | None:
         """As requested: None = everything but what the person did as an actor."""
+
+    @property
+    def next_state(self) -> Literal["active", "restricted", "erased"]:
+        """The state that its subject has when the keys are gone."""
 
     @property
     def ground(self) -> str | None: ...
@@ -231,7 +255,7 @@ class Statement(Protocol):
 
 
 class KeyVault(Protocol):
-    """The separate store of keys and names.
+    """The separate store of keys and names. ``ledger/ports/guard.py`` has what else the restore guard needs of it.
 
     Durability: what a method has returned survives a crash. Every method is one short transaction of the vault's
     database, sees what other processes have committed before the call, and holds no lock when it returns. Any of them
@@ -241,6 +265,9 @@ class KeyVault(Protocol):
 
     def create_ledger(self, ledger_id: UUID) -> None:
         """Make the ledger's own secrets: name key, data key, signing key. Doing it again changes nothing."""
+
+    def mark(self, ledger_id: UUID) -> Mark:
+        """How far the vault is now. Never from memory."""
 
     def verifying_key(self, ledger_id: UUID) -> bytes:
         """The 32-byte Ed25519 public key of the ledger's signing key."""

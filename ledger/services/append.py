@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import Appended, NewEvent, RecordedEvent, SealedEvent
+from ledger.domain.events import Appended, Head, NewEvent, RecordedEvent, SealedEvent
 from ledger.domain.names import STREAM_SUPERSEDED, is_process_category, is_reserved_category, split_stream
 from ledger.domain.repeats import KnownRefs, is_repeat
 from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
@@ -29,6 +29,7 @@ from ledger.errors import (
 from ledger.ports import HeadLock
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.validation import admit_events
+from ledger.services.marking import checked_head
 from ledger.services.naming import nameless_among, with_names
 from ledger.services.opening import open_events
 from ledger.services.preparation import Candidate, OvertakenError, erased, expectations, prepare
@@ -100,11 +101,12 @@ class _Append:
             named = with_names(deps, ledger_id, self.admit(deps, ledger_id, events))
             candidates = _candidates(named, ids)
             try:
-                sealed = prepare(deps, ledger_id, candidates, self.recorded_by, dead)
+                prepared = prepare(deps, ledger_id, candidates, self.recorded_by, dead)
                 if self.inspect is not None:
-                    self.inspect(sealed)
+                    self.inspect(prepared.events)
                 with deps.store.locked_head(ledger_id) as lock:
-                    recorded = _write(deps, lock, candidates, sealed)
+                    head = checked_head(deps, ledger_id, lock.head, prepared.vault)
+                    recorded = _write(deps, lock, candidates, prepared.events, head)
             except OvertakenError as overtaken:
                 dead |= overtaken.dead
                 for name, ref in overtaken.abandoned.items():
@@ -131,9 +133,9 @@ def _candidates(events: Sequence[NewEvent], ids: Sequence[UUID]) -> list[Candida
 
 
 def _write(
-    deps: Dependencies, lock: HeadLock, candidates: Sequence[Candidate], sealed: Sequence[SealedEvent]
+    deps: Dependencies, lock: HeadLock, candidates: Sequence[Candidate], sealed: Sequence[SealedEvent], head: Head
 ) -> list[RecordedEvent]:
-    """Everything that happens under the head lock."""
+    """Everything that happens under the head lock. ``head``: the lock's, with what it is to remember of the vault."""
     if lock.find_ids([candidate.event_id for candidate in candidates]):
         # A twin of this append was faster, and its events are the answer (I4).
         raise OvertakenError
@@ -158,7 +160,7 @@ def _write(
     if abandoned:
         names = zip(candidates, refs, strict=True)
         raise OvertakenError(abandoned={candidate.stream: ref for candidate, ref in names if ref in abandoned})
-    recorded, head = place_events(sealed, lock.head, versions, deps.clock())
+    recorded, head = place_events(sealed, head, versions, deps.clock())
     lock.write(recorded, head)
     for candidate, event in zip(candidates, recorded, strict=True):
         if candidate.event.closes_stream and event.envelope.stream_ref not in closed:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ledger.domain.ids import uuid7
 from ledger.domain.upcasting import Upcasters
-from ledger.ports import Alarms, Catalogues, Clock, Derived, Entropy, KeyVault, Store
+from ledger.ports import Alarms, Catalogues, Clock, Derived, Entropy, KeyVault, RestoreGuard, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Dependencies:
     clock: Clock
     entropy: Entropy
     alarm: Alarms
+    guard: RestoreGuard
     upcasters: Upcasters = field(default_factory=Upcasters)
 
     def new_id(self) -> UUID:

@@ -140,6 +140,12 @@ def complete_erasure(deps: Dependencies, entry: ErasureEntry) -> ErasureEntry:
     return entry
 
 
+def record_again(deps: Dependencies, entry: ErasureEntry) -> None:
+    """Step 2 of an erasure that the vault has done, for a ledger that was restored from before it (I7): from here on
+    readers say ``erased`` again. Doing it again changes nothing."""
+    _record_shredding(deps, entry)
+
+
 def resume_erasures(deps: Dependencies) -> Mapping[UUID, Exception | None]:
     """Complete what a crash has left open. Gives each open erasure with the error that stopped it again, or None."""
     outcomes: dict[UUID, Exception | None] = {}
@@ -225,6 +231,8 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
                 "subject_ref": format_ref("sub", entry.subject_ref),
                 "purposes": sorted({purpose for _, purpose in entry.key_ids}),
                 "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
+                "key_purposes": [purpose for _, purpose in entry.key_ids],
+                "next_state": entry.next_state,
                 "ground": entry.ground,
                 "reference": entry.reference,
                 "requested_at": format_time(entry.requested_at),

@@ -19,7 +19,7 @@ from ledger.errors import (
     SubjectErasedError,
     TooLargeError,
 )
-from ledger.ports import DataKey, Reservation
+from ledger.ports import DataKey, Mark, Reservation
 from ledger.services.dependencies import Dependencies
 from ledger.services.recording import PlainPart, seal_event
 
@@ -56,18 +56,27 @@ class Candidate:
         return Fault(self.event.pointer + where, message, self.index)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Sealed events, and how far the vault was when their keys were looked up."""
+
+    events: Sequence[SealedEvent]
+    vault: Mark
+
+
 def prepare(
     deps: Dependencies,
     ledger_id: UUID,
     candidates: Sequence[Candidate],
     recorded_by: UUID,
     dead: frozenset[bytes] = frozenset(),
-) -> list[SealedEvent]:
+) -> Prepared:
     """Reserve what the batch needs and seal its events. ``dead``: keys not to be used, whatever the vault says.
 
     Raises ``OvertakenError``, ``VersionConflictError``, ``SubjectErasedError``, ``BusyError``, ``TooLargeError``.
     """
-    keys = _Keys(_reserve(deps, ledger_id, candidates), dead)
+    reservation = _reserve(deps, ledger_id, candidates)
+    keys = _Keys(reservation, dead)
     sealed: list[SealedEvent] = []
     refusals: list[CallerError | StateError] = []
     for candidate in candidates:
@@ -79,7 +88,7 @@ def prepare(
         # All that are refused for the same reason at once, so that nobody has to take them out one by one.
         first = refusals[0]
         raise type(first)(first.detail, [fault for one in refusals if type(one) is type(first) for fault in one.faults])
-    return sealed
+    return Prepared(sealed, reservation.mark)
 
 
 def expectations(candidates: Iterable[Candidate], refs: Iterable[bytes]) -> list[Expectation]:

@@ -23,6 +23,7 @@ from ledger.domain.sequence import place_events
 from ledger.errors import IntegrityError
 from ledger.ports import Reinstatement
 from ledger.services.dependencies import Dependencies
+from ledger.services.marking import noting_head
 from ledger.services.own_events import seal_own_event
 from ledger.services.subjects import SubjectSummary, describe_subject
 
@@ -47,7 +48,7 @@ def complete_reinstatement(deps: Dependencies, entry: Reinstatement) -> None:
     sealed = seal_own_event(deps, ledger_id, event_id, SUBJECT_REINSTATED, event_id, data, entry.reinstated_by)
     with deps.store.locked_head(ledger_id) as lock:
         if not lock.find_ids([event_id]):
-            recorded, head = place_events([sealed], lock.head, {}, deps.clock())
+            recorded, head = place_events([sealed], noting_head(deps, ledger_id, lock.head), {}, deps.clock())
             lock.write(recorded, head)
     event = deps.store.find_events(ledger_id, [event_id])[event_id]
     if event.envelope.category != LEDGER_CATEGORY:

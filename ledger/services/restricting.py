@@ -25,6 +25,7 @@ from ledger.domain.query import NameOrRef
 from ledger.domain.sequence import place_events
 from ledger.errors import BusyError, IntegrityError, SubjectStateError
 from ledger.services.dependencies import Dependencies
+from ledger.services.marking import noting_head
 from ledger.services.own_events import seal_own_event
 from ledger.services.subjects import SubjectSummary, describe_subject, find_subject
 
@@ -90,5 +91,5 @@ def _record(
             return
         if lock.find_ids([event_id]):
             raise IntegrityError("the id of a restriction was taken by another event, so it cannot be recorded")
-        recorded, head = place_events([sealed], lock.head, versions, deps.clock())
+        recorded, head = place_events([sealed], noting_head(deps, ledger_id, lock.head), versions, deps.clock())
         lock.write(recorded, head)

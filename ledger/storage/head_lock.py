@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
+from ledger.domain.marks import VaultMark
 from ledger.domain.merkle import encode_frontier
 from ledger.errors import IntegrityError
 from ledger.storage import rows
@@ -91,9 +92,19 @@ class SqlHeadLock:
                 size=head.size,
                 frontier=encode_frontier(head.frontier),
                 last_recorded_at=head.last_recorded_at,
+                vault_mints=head.vault.mints,
+                journal_line=head.vault.journal,
             )
         )
         notify(self._connection, self._ledger_id)
+
+    def remember(self, mark: VaultMark) -> None:
+        """Let the head remember this of the key vault."""
+        self._connection.execute(
+            sa.update(heads)
+            .where(heads.c.ledger_id == self._ledger_id)
+            .values(vault_mints=mark.mints, journal_line=mark.journal)
+        )
 
     def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
         """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""

@@ -22,7 +22,7 @@ GRANTS: Final = {
     **dict.fromkeys(DERIVED, "SELECT, INSERT, UPDATE, DELETE"),
     VERSION_TABLE: "SELECT",
     "ledgers": "SELECT, INSERT, UPDATE (policy)",
-    "heads": "SELECT, INSERT, UPDATE (size, frontier, last_recorded_at)",
+    "heads": "SELECT, INSERT, UPDATE (size, frontier, last_recorded_at, vault_mints, journal_line)",
     "api_keys": "SELECT, INSERT, UPDATE (revoked_at, last_used_at)",
 }
 """The rights of the service's role. No row of the log may be updated or deleted (I1)."""

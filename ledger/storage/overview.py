@@ -8,9 +8,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from ledger.domain.marks import LedgerState
 from ledger.ports import Follower
 from ledger.storage.database import read
 from ledger.storage.derived.cursors import cursor_from
+from ledger.storage.rows import vault_mark_from
 from ledger.storage.tables import cursors, events, heads, parked_events
 
 
@@ -25,6 +27,12 @@ class SqlOverview:
         statement = sa.select(heads.c.ledger_id, heads.c.size)
         found = read(self._engine, lambda connection: connection.execute(statement).all())
         return {row.ledger_id: row.size for row in found}
+
+    def states(self) -> Mapping[UUID, LedgerState]:
+        """How far each ledger is, and what it remembers of the key vault."""
+        statement = sa.select(heads.c.ledger_id, heads.c.size, heads.c.vault_mints, heads.c.journal_line)
+        found = read(self._engine, lambda connection: connection.execute(statement).all())
+        return {row.ledger_id: LedgerState(row.size, vault_mark_from(row)) for row in found}
 
     def followers(self) -> Sequence[Follower]:
         """All cursors that are not retired."""

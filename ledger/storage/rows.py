@@ -11,6 +11,7 @@ from sqlalchemy import Row
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
 from ledger.domain.encoding import pack_parts, unpack_parts
 from ledger.domain.events import Envelope, Head, RecordedEvent, SealedPart, event_key_rows
+from ledger.domain.marks import VaultMark
 from ledger.domain.merkle import decode_frontier
 from ledger.errors import UnknownFormatError
 
@@ -105,7 +106,12 @@ def key_rows(event: RecordedEvent) -> list[dict[str, Any]]:
 
 def head_from(row: Row[Any]) -> Head:
     """A head of a row of ``heads``."""
-    return Head(row.size, decode_frontier(row.frontier), row.last_recorded_at)
+    return Head(row.size, decode_frontier(row.frontier), row.last_recorded_at, vault_mark_from(row))
+
+
+def vault_mark_from(row: Any) -> VaultMark:
+    """What a row of ``heads`` remembers of the vault."""
+    return VaultMark(row.vault_mints, row.journal_line)
 
 
 def ledger_from(row: Row[Any]) -> LedgerInfo:

@@ -170,6 +170,27 @@ class SqlStore(SqlStreams, SqlOverview):
         found = self._matching(statement, columns.key_id, key_ids)
         return [(row.position, row.part, row.role, row.key_id) for row in found]
 
+    def keys_used_since(
+        self, ledger_id: UUID, position: int, after: bytes | None, limit: int
+    ) -> Sequence[tuple[bytes, KeyUsage]]:
+        """The next keys that parts from this position on are sealed under."""
+        columns = event_keys.c
+        statement = (
+            sa.select(
+                columns.key_id,
+                sa.func.count(sa.distinct(columns.position)).label("events"),
+                sa.func.min(columns.position).label("first"),
+                sa.func.max(columns.position).label("last"),
+            )
+            .where(columns.ledger_id == ledger_id, columns.position >= position, columns.role != int(Role.SHREDDED))
+            .group_by(columns.key_id)
+            .order_by(columns.key_id)
+            .limit(limit)
+        )
+        if after is not None:
+            statement = statement.where(columns.key_id > after)
+        return [(row.key_id, KeyUsage(row.events, row.first, row.last)) for row in self._all(statement)]
+
     def count_event_keys(self, ledger_id: UUID) -> int:
         """How many rows of ``event_keys`` a ledger has."""
         statement = sa.select(sa.func.count()).select_from(event_keys).where(event_keys.c.ledger_id == ledger_id)

@@ -61,6 +61,9 @@ heads = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("frontier", sa.LargeBinary, nullable=False),
     sa.Column("last_recorded_at", sa.BigInteger, nullable=False),
+    # How far the key vault was: how often it had made keys or refs for this ledger, and its last line of the journal.
+    sa.Column("vault_mints", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("journal_line", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 events = sa.Table(

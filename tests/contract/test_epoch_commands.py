@@ -23,6 +23,7 @@ from sqlalchemy import text
 from api import backups, cli
 from api.config import Settings
 from api.epoch_duties import EpochDuties
+from api.guard import Guard
 from api.metrics import Counters, metrics_text
 from api.wiring import Service, migrate_databases, open_service, prepare_home
 from keyvault import database
@@ -286,7 +287,7 @@ def test_the_duties_rotate_when_it_is_due_and_not_before(desk: Desk) -> None:
     for days, age, newest in (("1", 0, 1), ("0", 400, 1), ("1", 2, 2), ("1", 0, 2)):
         desk.tamper(f"UPDATE epochs SET current_at = current_at - {age * DAY} WHERE state = 'current'")
         with desk.service(AUDIT_LEDGER_ROTATE_DAYS=days) as service:
-            EpochDuties(service, threading.Event()).do_all()
+            EpochDuties(service, threading.Event(), Guard(service)).do_all()
             assert service.vault.epochs.overview().rows[-1].epoch == newest
         if age == 400:
             desk.tamper(f"UPDATE epochs SET current_at = current_at + {age * DAY}")
@@ -303,7 +304,7 @@ def test_the_duties_complete_and_sign_and_raise_an_alarm(
         order = ErasureOrder(NameOrRef("patient:1", None), None, None, None, False, OPERATOR)
         entry = erase_subject(service.deps, ledger_id, order).erasure.entry
         desk.tamper(f"UPDATE erasures SET erased_at = erased_at - {2 * DAY}")
-        duties = EpochDuties(service, threading.Event())
+        duties = EpochDuties(service, threading.Event(), Guard(service))
         duties.do_all()
         duties.do_all()
         assert [record.getMessage() for record in caplog.records].count("erasures-not-final") == 1
@@ -345,9 +346,9 @@ def test_a_worker_that_stops_leaves_a_rotation_to_the_next(desk: Desk) -> None:
     desk.tamper(f"UPDATE epochs SET current_at = current_at - {2 * DAY}")
     with desk.service(AUDIT_LEDGER_ROTATE_DAYS="1") as service:
         stop = threading.Event()
-        duties = EpochDuties(service, stop)
+        duties = EpochDuties(service, stop, Guard(service))
         stop.set()
         duties.duties["epoch-rotation"]()
         assert service.vault.epochs.overview().rows[0].being_rewrapped
-        EpochDuties(service, threading.Event()).do_all()
+        EpochDuties(service, threading.Event(), Guard(service)).do_all()
         assert service.vault.epochs.overview().rows[0].retired_at is not None

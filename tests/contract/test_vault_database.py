@@ -156,7 +156,7 @@ def test_ledger_id_leads_every_key_and_index(empty_world: World) -> None:
         return found
 
     others = {(name, column) for name, column in database.read(empty_world.admin(), leading) if column != "ledger_id"}
-    assert {"epoch", "state", "key_id", "erasure_id", "taken_at"} == {column for _, column in others}
+    assert {"epoch", "state", "key_id", "erasure_id", "taken_at", "one"} == {column for _, column in others}
     assert {
         "subject_keys_pkey",
         "fences_pkey",

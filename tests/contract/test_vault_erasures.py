@@ -321,7 +321,11 @@ def test_finishing_deletes_the_key_rows_and_nothing_else(world: World, vault: Va
         "ledger_id": str(LEDGER),
         "erasure_id": str(entry.erasure_id),
         "subject_ref": entry.subject_ref.hex(),
-        "key_ids": sorted(key_id.hex() for key_id in shredded),
+        "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
+        "purposes": [purpose for _, purpose in entry.key_ids],
+        "next_state": "erased",
+        "requested_at": entry.requested_at,
+        "requested_by": str(entry.requested_by),
         "erased_at": NOW + 1001,
     }
 

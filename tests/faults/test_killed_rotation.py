@@ -7,29 +7,26 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from keyvault import database, destruction, epoch_store, rotation
 from keyvault.errors import EpochRefusedError, VaultUnavailableError
-from keyvault.journal import Journal
+from keyvault.journal import Journal, JournalMark
 from keyvault.providers.file import FileProvider
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.services.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
 from ledger.services.read import query_events
+from tests.support.breaking import BROKEN, BreakableDatabase, BreakingPoint, Mode
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, sqlite_place, verified
 
 processes = multiprocessing.get_context("spawn")
-
-Mode = Literal["failed", "failed but persisted"]
-BROKEN = "a write that was broken on purpose"
 
 # What a rotation of these few keys writes, in order, and what a destruction does.
 ROTATION = [
@@ -45,62 +42,6 @@ ROTATION = [
 DESTRUCTION = ["the order", "its line in the journal", "the end of the KEK", "its end in the vault"]
 
 
-class BreakingPoint:
-    """Breaks one of the writes that follow."""
-
-    def __init__(self) -> None:
-        self.number = -1
-        self.mode: Mode = "failed"
-        self.seen = 0
-
-    def arm(self, number: int, mode: Mode) -> None:
-        """Break this write, counted from 0. -1: none."""
-        self.number, self.mode, self.seen = number, mode, 0
-
-    def before(self) -> bool:
-        """A write is about to happen. Tells whether it is to break behind it."""
-        here = self.seen == self.number
-        self.seen += 1
-        if here and self.mode == "failed":
-            raise VaultUnavailableError(BROKEN)
-        return here
-
-    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The same work, breakable."""
-
-        def broken(*arguments: Any, **named: Any) -> Any:
-            here = self.before()
-            result = work(*arguments, **named)
-            if here:
-                raise VaultUnavailableError(BROKEN)
-            return result
-
-        return broken
-
-
-class BreakableDatabase:
-    """Stands for ``keyvault.database`` in the modules under test: its transactions can break."""
-
-    def __init__(self, point: BreakingPoint) -> None:
-        self._point = point
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(database, name)
-
-    @contextmanager
-    def writing(self, engine: Engine) -> Iterator[Any]:
-        """One write transaction. One that fails is rolled back when all is written but the commit."""
-        here = self._point.seen == self._point.number
-        failing = here and self._point.mode == "failed"
-        self._point.seen += 1
-        with database.writing(engine) as connection:
-            yield connection
-            if failing:
-                raise VaultUnavailableError(BROKEN)
-        if here:
-            raise VaultUnavailableError(BROKEN)
-
-
 @pytest.fixture
 def point(monkeypatch: pytest.MonkeyPatch) -> BreakingPoint:
     """Through which every write of rotation and destruction goes."""
@@ -111,11 +52,11 @@ def point(monkeypatch: pytest.MonkeyPatch) -> BreakingPoint:
     monkeypatch.setattr(FileProvider, "destroy", found.around(FileProvider.destroy))
     append = Journal.append
 
-    def append_line(journal: Journal, kind: str, *arguments: Any, **named: Any) -> int:
+    def append_line(journal: Journal, kind: str, *arguments: Any, **named: Any) -> JournalMark:
         if not kind.startswith("epoch-"):
             return append(journal, kind, *arguments, **named)
-        number: int = found.around(append)(journal, kind, *arguments, **named)
-        return number
+        mark: JournalMark = found.around(append)(journal, kind, *arguments, **named)
+        return mark
 
     monkeypatch.setattr(Journal, "append", append_line)
     return found
@@ -242,10 +183,14 @@ def die(*_: object, **__: object) -> NoReturn:
 
 
 KILLS: dict[str, Callable[[], None]] = {
+    "with a new epoch that has no KEK": lambda: setattr(FileProvider, "create", die),
     "with a new KEK that no journal knows": lambda: setattr(Journal, "append", die),
     "in the switch": lambda: setattr(epoch_store, "make_epoch_current", die),
+    "with a new epoch and all under the old": lambda: setattr(epoch_store, "rewrap_secrets", die),
+    "among the keys": lambda: setattr(epoch_store, "rewrap_keys", die),
     "before the proof": lambda: setattr(rotation, "_prove", die),
     "after the order": lambda: setattr(destruction, "_carry_out", die),
+    "with a line that says it is gone": lambda: setattr(FileProvider, "destroy", die),
     "with the KEK gone": lambda: setattr(epoch_store, "mark_destroyed", die),
 }
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault import envelope, tables
 from keyvault.envelope import WrapKind
 from keyvault.errors import NotAuthenticError, ProviderError
 from keyvault.providers.file import FileProvider
+
+_WRAP_SIZE: Final = 1 + envelope.NONCE_SIZE + envelope.KEY_SIZE + envelope.TAG_SIZE
 
 
 def aad_of_key(row: Any, epoch: int | None = None) -> bytes:
@@ -67,6 +73,48 @@ def opened_by_any_kek(row: Any, folder: Path) -> set[bytes]:
         except (NotAuthenticError, ProviderError):
             continue
     return found
+
+
+def keys_opened_in(engine: sa.Engine, folder: Path) -> set[bytes]:
+    """All that opens of what stands wrapped in any column of any table of the vault: with every KEK that exists, and
+    however it may be bound to what its row says."""
+    keks = [AESGCM(kek) for kek in raw_keks(folder).values()]
+    found = set()
+    with engine.connect() as connection:
+        for table in tables.metadata.sorted_tables:
+            for row in connection.execute(sa.select(table)):
+                wraps = [value for value in row if isinstance(value, bytes) and len(value) == _WRAP_SIZE]
+                for kek, wrapped, aad in itertools.product(keks, wraps, _bindings_of(row) if wraps else ()):
+                    nonce, sealed = wrapped[1 : 1 + envelope.NONCE_SIZE], wrapped[1 + envelope.NONCE_SIZE :]
+                    with contextlib.suppress(InvalidTag):
+                        found.add(kek.decrypt(nonce, sealed, aad))
+    return found
+
+
+def _bindings_of(row: Any) -> list[bytes]:
+    """Every AAD that can be made of what a row says."""
+    ids = {value for value in row if isinstance(value, bytes) and len(value) == envelope.KEY_ID_SIZE}
+    refs = {value for value in row if isinstance(value, bytes) and len(value) == envelope.REF_SIZE}
+    values = row._mapping
+    return [
+        envelope.wrap_aad(
+            kind,
+            key_id=key_id,
+            ledger_id=values["ledger_id"],
+            subject_ref=ref,
+            purpose=purpose,
+            generation=generation,
+            epoch=epoch,
+        )
+        for kind, key_id, ref, purpose, generation, epoch in itertools.product(
+            WrapKind,
+            ids | {envelope.ABSENT_KEY_ID},
+            refs | {envelope.ABSENT_REF},
+            {"", values.get("purpose", "")},
+            {0, values.get("generation", 0)},
+            range(1, 10),
+        )
+    ]
 
 
 def forms_of(secret: bytes) -> set[bytes]:

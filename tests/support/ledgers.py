@@ -100,6 +100,7 @@ class Backend:
             self.clock,
             os.urandom,
             _collect(alarms),
+            self.vault.guard,
         )
         return Ledger(self, deps, ledger_id, alarms)
 

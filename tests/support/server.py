@@ -156,8 +156,8 @@ class ServedLedger:
             raise ServerError(f"{' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
         return done
 
-    def start(self) -> None:
-        """Start and wait until it is ready."""
+    def start(self, *, ready: bool = True) -> None:
+        """Start and wait until it is ready; ``ready`` False: until it answers, whatever it says then."""
         with self.log_file.open("ab") as log:
             # A group of its own, so that ``kill`` gets all its processes.
             self._process = subprocess.Popen(
@@ -171,7 +171,7 @@ class ServedLedger:
         deadline = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if Client(self.port).get("/readyz").status == 200:
+                if Client(self.port).get("/readyz" if ready else "/livez").status == 200:
                     return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise ServerError(f"the server did not start:\n{self.log()[-4000:]}")

@@ -110,7 +110,7 @@ def open_service(place: Place) -> Service:
     def alarm(_: UUID, position: int, part: int | None, what: str) -> None:
         alarms.append((position, part, what))
 
-    deps = Dependencies(store, vault, SqlCatalogues(engine), open_derived(engine), now, os.urandom, alarm)
+    deps = Dependencies(store, vault, SqlCatalogues(engine), open_derived(engine), now, os.urandom, alarm, vault.guard)
     return Service(place, deps, vault, store, alarms)
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from api import config
 from keyvault import cache, envelope, reserve
 from keyvault.envelope import DataKey, WrapKind
-from keyvault.journal import Journal
+from keyvault.journal import NO_LINES, Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.providers import awskms, blobs
 from keyvault.providers.file import FileProvider
@@ -409,7 +409,7 @@ def test_what_a_journal_line_signs(tmp_path: Path) -> None:
     """The signature is over the label and the line without it; ``prev`` is the hash of the line before."""
     path, key = tmp_path / "journal", Ed25519PrivateKey.generate()
     for number in (1, 2):
-        Journal(path).append("epoch-created", {"epoch": number}, at=number, key=key)
+        Journal(path).append("epoch-created", {"epoch": number}, at=number, key=key, after=NO_LINES)
     first, second = path.read_bytes().splitlines()
     content = json.loads(second)
     signature = bytes.fromhex(content.pop("signature"))

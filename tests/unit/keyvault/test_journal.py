@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyvault.errors import JournalError, KeyVaultError, VaultUnavailableError
-from keyvault.journal import Journal, JournalEntry, journal_from_url, read
+from keyvault.journal import NO_LINES, Journal, JournalEntry, JournalMark, journal_from_url, read, verify_chain
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"j" * 32)
 PUBLIC = KEY.public_key()
@@ -22,7 +23,7 @@ PUBLIC = KEY.public_key()
 def append_ten(path: Path) -> None:
     """What each process does."""
     for n in range(10):
-        Journal(path).append("shred", {"of": n}, at=n, key=KEY)
+        Journal(path).append("shred", {"of": n}, at=n, key=KEY, after=NO_LINES)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def journal(tmp_path: Path) -> Journal:
     """A journal of three lines."""
     made = Journal(tmp_path / "journal")
     for n in range(3):
-        made.append("shred", {"key_ids": [f"{n:064x}"]}, at=100 + n, key=KEY)
+        made.append("shred", {"key_ids": [f"{n:064x}"]}, at=100 + n, key=KEY, after=NO_LINES)
     return made
 
 
@@ -49,8 +50,15 @@ def test_lines_form_a_signed_chain(journal: Journal) -> None:
 
 def test_reading_gives_back_what_was_appended(journal: Journal) -> None:
     """Every line comes back with its number, time, kind and fields."""
-    expected = tuple(JournalEntry(n + 1, 100 + n, "shred", {"key_ids": [f"{n:064x}"]}) for n in range(3))
-    assert expected == read(journal.path, PUBLIC)
+    lines = journal.path.read_bytes().splitlines()
+    marks = [JournalMark(n, hashlib.sha256(line).digest()) for n, line in enumerate(lines, start=1)]
+    expected = tuple(JournalEntry(n + 1, 100 + n, "shred", {"key_ids": [f"{n:064x}"]}, marks[n]) for n in range(3))
+    assert expected == read(journal.path, PUBLIC) == journal.behind(NO_LINES, PUBLIC)
+    assert journal.behind(marks[0], PUBLIC) == expected[1:]
+    assert journal.behind(marks[2], PUBLIC) == ()
+    for mark in marks:
+        verify_chain(journal.path, mark)
+        assert journal.append("shred", {}, at=1, key=KEY, after=mark).n > 3
 
 
 def test_the_file_is_private(journal: Journal) -> None:
@@ -64,7 +72,7 @@ def test_an_altered_line_is_named(journal: Journal, at: int) -> None:
     lines = journal.path.read_bytes().splitlines(keepends=True)
     lines[at] = lines[at].replace(f'"at":{100 + at}'.encode(), b'"at":999')
     journal.path.write_bytes(b"".join(lines))
-    with pytest.raises(JournalError, match=rf"line {at + 1} .*put back a copy"):
+    with pytest.raises(JournalError, match=rf"line {at + 1} .*put back the newest copy"):
         read(journal.path, PUBLIC)
 
 
@@ -81,7 +89,7 @@ def test_another_chain_cannot_be_spliced_in(journal: Journal, tmp_path: Path) ->
     """A line of another journal of the same service, with the right number, does not follow the line before it."""
     other = Journal(tmp_path / "other")
     for _ in range(3):
-        other.append("shred", {}, at=1, key=KEY)
+        other.append("shred", {}, at=1, key=KEY, after=NO_LINES)
     mine, theirs = journal.path.read_bytes().splitlines(), other.path.read_bytes().splitlines()
     journal.path.write_bytes(b"\n".join([mine[0], mine[1], theirs[2], b""]))
     with pytest.raises(JournalError, match="line 3 does not follow"):
@@ -94,9 +102,9 @@ def test_a_line_of_another_key_is_refused(journal: Journal) -> None:
     with pytest.raises(JournalError, match="line 1"):
         read(journal.path, other.public_key())
     with pytest.raises(JournalError, match="its last line"):
-        journal.append("shred", {}, at=1, key=other)
+        journal.append("shred", {}, at=1, key=other, after=NO_LINES)
     with pytest.raises(JournalError, match="its last line"):
-        journal.check(other.public_key())
+        journal.check(other.public_key(), NO_LINES)
     assert len(read(journal.path, PUBLIC)) == 3
 
 
@@ -107,7 +115,7 @@ def test_a_line_that_a_crash_cut_off_is_replaced(journal: Journal, kept: int) ->
     before, last = whole[: whole[:-1].rindex(b"\n") + 1], whole[whole[:-1].rindex(b"\n") + 1 :]
     journal.path.write_bytes(before + last[:kept])
     assert len(read(journal.path, PUBLIC)) == 2
-    assert journal.append("epoch-created", {"epoch": 2}, at=7, key=KEY) == 3
+    assert journal.append("epoch-created", {"epoch": 2}, at=7, key=KEY, after=NO_LINES).n == 3
     assert [entry.kind for entry in read(journal.path, PUBLIC)] == ["shred", "shred", "epoch-created"]
 
 
@@ -115,8 +123,8 @@ def test_a_first_line_that_was_cut_off_is_replaced(tmp_path: Path) -> None:
     """A crash in the very first append leaves an empty journal."""
     journal = Journal(tmp_path / "journal")
     journal.path.write_bytes(b'{"at":1')
-    journal.check(PUBLIC)
-    assert journal.append("shred", {}, at=1, key=KEY) == 1
+    journal.check(PUBLIC, NO_LINES)
+    assert journal.append("shred", {}, at=1, key=KEY, after=NO_LINES).n == 1
     assert len(read(journal.path, PUBLIC)) == 1
 
 
@@ -124,17 +132,20 @@ def test_a_line_longer_than_a_block_is_found_again(tmp_path: Path) -> None:
     """The last line is found from the end of the file, however long it is."""
     journal = Journal(tmp_path / "journal")
     for n in range(1, 4):
-        assert n == journal.append("shred", {"key_ids": ["0" * 64] * 300}, at=1, key=KEY)
+        assert n == journal.append("shred", {"key_ids": ["0" * 64] * 300}, at=1, key=KEY, after=NO_LINES).n
     assert len(read(journal.path, PUBLIC)) == 3
 
 
 def test_threads_and_other_openers_share_one_chain(tmp_path: Path) -> None:
     """Appends at the same time, each by an opener of its own, stand one after another in one chain."""
     with ThreadPoolExecutor(8) as pool:
-        numbers = list(
-            pool.map(lambda n: Journal(tmp_path / "journal").append("shred", {"of": n}, at=n, key=KEY), range(40))
+        marks = list(
+            pool.map(
+                lambda n: Journal(tmp_path / "journal").append("shred", {"of": n}, at=n, key=KEY, after=NO_LINES),
+                range(40),
+            )
         )
-    assert list(range(1, 41)) == sorted(numbers)
+    assert list(range(1, 41)) == sorted(mark.n for mark in marks)
     assert set(range(40)) == {entry.fields["of"] for entry in read(tmp_path / "journal", PUBLIC)}
 
 
@@ -145,13 +156,71 @@ def test_processes_share_one_chain(tmp_path: Path) -> None:
     assert len(read(tmp_path / "journal", PUBLIC)) == 30
 
 
+def _missing(journal: Journal) -> None:
+    journal.path.unlink()
+
+
+def _shorter(journal: Journal) -> None:
+    journal.path.write_bytes(b"".join(journal.path.read_bytes().splitlines(keepends=True)[:2]))
+
+
+def _empty(journal: Journal) -> None:
+    journal.path.write_bytes(b"")
+
+
+def _another(journal: Journal) -> None:
+    """A journal of the same service, as long, and all signed."""
+    journal.path.unlink()
+    for n in range(5):
+        journal.append("shred", {"key_ids": []}, at=100 + n, key=KEY, after=NO_LINES)
+
+
+@pytest.mark.parametrize("harm", [_missing, _shorter, _empty, _another])
+def test_a_journal_that_is_not_the_one_that_was_seen_is_never_written_to(
+    journal: Journal, harm: Callable[[Journal], None]
+) -> None:
+    """Not appended to, not begun anew: an error says what to do, and what is there stays as it is."""
+    mark = journal.behind(NO_LINES, PUBLIC)[-1].mark
+    harm(journal)
+    before = journal.path.read_bytes() if journal.path.exists() else None
+    for use in (
+        lambda: journal.append("shred", {}, at=1, key=KEY, after=mark),
+        lambda: journal.check(PUBLIC, mark),
+        lambda: journal.behind(mark, PUBLIC),
+        lambda: verify_chain(journal.path, mark),
+    ):
+        with pytest.raises(JournalError, match="put back the newest copy"):
+            use()
+    assert (journal.path.read_bytes() if journal.path.exists() else None) == before
+
+
+def test_an_alteration_deep_inside_is_found_by_the_chain(journal: Journal) -> None:
+    """Appends look at the lines behind the mark only; whoever verifies the chain sees the others."""
+    mark = journal.behind(NO_LINES, PUBLIC)[-1].mark
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(lines[0].replace(b'"at":100', b'"at":999') + lines[1] + lines[2])
+    journal.check(PUBLIC, mark)
+    with pytest.raises(JournalError, match="line 2 does not follow"):
+        verify_chain(journal.path, mark)
+
+
+def test_a_journal_that_is_set_aside_is_kept(journal: Journal) -> None:
+    """Under the first name that is free; and there may be none to set aside."""
+    whole = journal.path.read_bytes()
+    assert journal.set_aside() == journal.path.with_name("journal.1")
+    assert journal.set_aside() is None
+    journal.append("shred", {}, at=1, key=KEY, after=NO_LINES)
+    assert journal.set_aside() == journal.path.with_name("journal.2")
+    assert journal.path.with_name("journal.1").read_bytes() == whole
+
+
 def test_a_journal_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
     """A missing folder is the operator's to mend, and reads as unavailable, not as a broken chain."""
     journal = Journal(tmp_path / "missing" / "journal")
     with pytest.raises(VaultUnavailableError):
-        journal.append("shred", {}, at=1, key=KEY)
+        journal.append("shred", {}, at=1, key=KEY, after=NO_LINES)
     with pytest.raises(VaultUnavailableError):
-        journal.check(PUBLIC)
+        journal.check(PUBLIC, NO_LINES)
     with pytest.raises(VaultUnavailableError):
         read(journal.path, PUBLIC)
 
