@@ -20,13 +20,14 @@ class DrillError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried. ``control``: what showed that the search would have seen it."""
+    """One thing that was tried. ``control``: what showed that the search would have seen it; ``sees``: it did."""
 
     name: str
     where: str
     verdict: Verdict
     found: str
     control: str = ""
+    sees: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Told:
 def judged(name: str, where: str, *, faults: Sequence[str], held: str, sees: bool = True, control: str = "") -> Check:
     """Held when there is no fault and the search was seen to see. A fault that was found counts either way."""
     if faults:
-        return Check(name, where, FAILED, "; ".join(faults), control)
+        return Check(name, where, FAILED, "; ".join(faults), control, sees)
     if not sees:
-        return Check(name, where, FAILED, f"{BLIND}: {control}", control)
+        return Check(name, where, FAILED, f"{BLIND}: not so: {control}", control, sees)
     return Check(name, where, HELD, held, control)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from api.drill.canary import LEDGER
 from api.drill.checks import Check, judged, unseen
 from api.drill.looking import Scene
-from keyvault.errors import JournalError, NotAuthenticError
+from keyvault.errors import KeyVaultError, NotAuthenticError
 from ledger.domain.times import format_time
 from ledger.ports import ErasureEntry
 from ledger.services.erase import RECEIPT_DOMAIN, get_receipt
@@ -62,7 +62,7 @@ def check_journal(scene: Scene, entries: Sequence[ErasureEntry], destroyed: Sequ
     name, where = "the journal has its lines", f"the journal, {scene.plan.settings.journal}"
     try:
         lines = list(scene.service.vault.inspection.journal_lines())
-    except JournalError as error:
+    except KeyVaultError as error:
         return judged(name, where, faults=[str(error)], held="")
     shredded = {line.fields.get("erasure_id") for line in lines if line.kind == "shred"}
     ended = {line.fields.get("epoch") for line in lines if line.kind == "epoch-destroyed"}

@@ -17,7 +17,7 @@ from api.backups import BackupError, back_up
 from api.drill import evidence, looking, verdicts
 from api.drill.asking import WAYS
 from api.drill.canary import derive, kept_documents, record
-from api.drill.checks import FAILED, Check, DrillError
+from api.drill.checks import BLIND, FAILED, Check, DrillError
 from api.drill.looking import Scene
 from api.drill.marks import Marks
 from api.drill.notes import Follower, Notes, Plan
@@ -39,7 +39,7 @@ _ROTATIONS: Final = 2
 """The first may only finish what another had begun before the erasure; then the epoch of that one has to go as well."""
 _EXPORTS: Final = (
     "the export that the drill made was deleted. A file that somebody has exported is a copy of that reader's own, in "
-    "clear, and no erasure of the ledger reaches it, and whoever keeps one answers for it"
+    "clear: no erasure of the ledger reaches it, and whoever keeps one answers for it"
 )
 
 
@@ -77,6 +77,7 @@ def _go_through(plan: Plan, service: Service, notes: Notes, things: ExitStack) -
         could = looking.try_to_open(scene, before)
         remembered = _remembered(scene, askers)
         kept_before = service.vault.inspection.kept_epochs()
+    _require_sight(notes, verdicts.of_sight(looking.file_groups(plan), warm, before, could, len(scene.exhibit.rows)))
     with notes.step("erase"):
         entries = _erase(scene)
         notes.erasure_ids = [str(entry.erasure_id) for entry in entries]
@@ -87,19 +88,21 @@ def _go_through(plan: Plan, service: Service, notes: Notes, things: ExitStack) -
     with notes.step("search after"):
         after = looking.look(scene, {**old, **new})
         can = looking.try_to_open(scene, after)
-    notes.checks += [
-        *verdicts.of_tables(before, after),
-        *verdicts.of_files(looking.file_groups(plan), before, after),
-        *verdicts.of_backups(before, after),
-        *verdicts.of_openings(len(scene.exhibit.rows), could, can, destroyed=not plan.without_destruction),
-        *evidence.check_epochs(scene, evidence.fence_of(entries), kept_before, obstacles),
-        evidence.check_journal(scene, entries, destroyed),
-        evidence.check_receipts(scene, entries),
-        evidence.check_ledger(scene),
-        evidence.check_final(scene, entries),
-    ]
-    notes.told += verdicts.told_of_files(after)
+        notes.checks += verdicts.of_tables(before, after)
+        notes.checks += verdicts.of_files(looking.file_groups(plan), before, after)
+        notes.checks += verdicts.of_backups(before, after)
+        notes.checks += verdicts.of_openings(
+            len(scene.exhibit.rows), could, can, destroyed=not plan.without_destruction
+        )
+        notes.told += verdicts.told_of_files(after)
     _keep_backups(scene, notes, old, new)
+    with notes.step("look at the records"):
+        # One by one: what cannot be looked at must not hide what was found before it.
+        notes.checks += evidence.check_epochs(scene, evidence.fence_of(entries), kept_before, obstacles)
+        notes.checks.append(evidence.check_journal(scene, entries, destroyed))
+        notes.checks.append(evidence.check_receipts(scene, entries))
+        notes.checks.append(evidence.check_ledger(scene))
+        notes.checks.append(evidence.check_final(scene, entries))
 
 
 def _record(plan: Plan, service: Service, notes: Notes) -> Scene:
@@ -114,6 +117,14 @@ def _record(plan: Plan, service: Service, notes: Notes) -> Scene:
         return Scene(
             plan, service, canary, exhibit, Quarry.of(canary, exhibit), kept_documents(service, canary), began_at
         )
+
+
+def _require_sight(notes: Notes, checks: Sequence[Check]) -> None:
+    """A drill that would show nothing destroys nothing."""
+    blind = [check for check in (*notes.checks, *checks) if not check.sees]
+    if blind:
+        what = "; ".join(f"{check.name} ({check.where}): not so: {check.control}" for check in blind)
+        raise DrillError(f"{BLIND}, so nothing was erased, rotated or destroyed. {what}")
 
 
 def _askers(scene: Scene, things: ExitStack) -> list[Asked]:

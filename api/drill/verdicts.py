@@ -19,6 +19,17 @@ _NOT_DESTROYED: Final = (
 )
 
 
+def of_sight(groups: Sequence[FileGroup], warm: Answers, before: Sight, could: Openings, keys: int) -> list[Check]:
+    """The checks as they stand before the erasure: their faults mean nothing yet, but they must be seen to see."""
+    return [
+        *of_answers(warm, warm),
+        *of_tables(before, before),
+        *of_files([group for group in groups if group.own], before, before),
+        *of_backups(before, before),
+        *of_openings(keys, could, could, destroyed=True),
+    ]
+
+
 def of_answers(warm: Answers, after: Answers) -> list[Check]:
     """Everybody was asked before, so that caches were warm, and the moment that the erasure was acknowledged."""
     checks = []
@@ -123,7 +134,7 @@ def _of_group(group: FileGroup, before: FileSearch, after: FileSearch) -> Check:
 def told_of_files(after: Sight) -> list[Told]:
     """Where wrapped keys still lie, which is why epochs are destroyed."""
     places = [place for files in after.files.values() for place in files.found.places.get("wrap", ())]
-    places += [f"the backup of the {name}" for name, found in after.backups.items() if found.count["wrap"]]
+    places += [f"the drill's backup of the {name}" for name, found in after.backups.items() if found.count["wrap"]]
     text = f"found in {', '.join(sorted(places))}" if places else "found nowhere"
     return [Told("wrapped keys that still lie around", f"{text}; whether they open is a check above")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.drill.checks import FAILED, overall
+from api.drill.checks import BLIND, FAILED, overall
 from tests.support.drills import DrilledPlace, found_by, the_check
 from tests.support.postgres import PostgresCluster
 
@@ -105,6 +105,21 @@ def test_a_reader_that_ends_ends_the_drill(place: DrilledPlace) -> None:
     assert [(check.name, check.where, check.verdict) for check in notes.checks] == [("the drill itself", "ask", FAILED)]
     assert "did not answer" in notes.checks[0].found or "has ended" in notes.checks[0].found
     assert list(place.out.iterdir()) == []
+
+
+def test_a_search_that_does_not_see_ends_the_drill_before_anything_is_destroyed(
+    place: DrilledPlace, tmp_path: Path
+) -> None:
+    """Readers that never show anything would be redacted afterwards, too."""
+    script = tmp_path / "reader.py"
+    script.write_text(FROM_MEMORY.replace("kept[:] = kept or [way(deps, of)]", "kept[:] = [b'{}']"))
+    notes = place.drill(reader=(sys.executable, str(script)))
+    (found,) = found_by(notes, FAILED).values()
+    assert BLIND in found
+    assert found.count("reader process") == 2
+    assert "erase" not in place.seen
+    with place.service() as service:
+        assert [row.state for row in service.vault.epochs.overview().rows] == ["current"]
 
 
 def test_a_read_model_in_clear_and_a_journal_that_was_altered(place: DrilledPlace) -> None:
