@@ -124,6 +124,12 @@ def _run(command: list[str], connection: dict[str, str]) -> None:
         )
 
 
+def version_of(pg_dump: str) -> str:
+    """What ``pg_dump`` says of itself. Raises :class:`BackupError` when it is not there."""
+    with _lines_of([pg_dump, "--version"], {}) as lines:
+        return b"".join(lines).decode("utf-8", "replace").strip()
+
+
 @contextmanager
 def dumped_lines(url: str, pg_dump: str) -> Iterator[Iterator[bytes]]:
     """The lines of a dump of a PostgreSQL database as it is now, which is kept nowhere."""

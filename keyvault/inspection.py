@@ -21,6 +21,7 @@ from keyvault.envelope import DataKey, WrapKind
 from keyvault.errors import NotAuthenticError, UnknownSubjectError
 from keyvault.journal import Journal, JournalEntry
 from keyvault.keyring import SERVICE, Keyring
+from keyvault.providers.file import FileProvider
 from keyvault.store import KeyRow
 from keyvault.tables import subject_keys
 
@@ -79,6 +80,11 @@ class Inspection:
     def kept_epochs(self) -> frozenset[int]:
         """The epochs whose KEK the provider has now, whatever the vault's tables say of them."""
         return self._keyring.provider.epochs()
+
+    def stray_keks(self) -> tuple[str, ...]:
+        """Files beside the KEKs that hold one under another name, where KEKs are files."""
+        provider = self._keyring.provider
+        return provider.strays() if isinstance(provider, FileProvider) else ()
 
     def keys_opened_by(self, exhibit: Exhibit, wraps: Collection[bytes]) -> Sequence[DataKey]:
         """Which of the exhibit's keys these blobs open to, each tried as every one of its rows, as of every epoch that

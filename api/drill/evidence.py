@@ -46,6 +46,8 @@ def check_epochs(scene: Scene, fence: int, kept_before: frozenset[int], obstacle
         control="there is a current epoch",
     )
     back = [f"the provider has the KEK of epoch {epoch}, which was destroyed" for epoch in sorted(kept & destroyed)]
+    strays = scene.service.vault.inspection.stray_keks()
+    back += [f"the folder of KEKs has a KEK under another name, which nobody will destroy: {name}" for name in strays]
     keks = judged(
         "no KEK is back",
         "the key provider",

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from api.backups import BackupError, version_of
 from api.config import SQLITE, Settings
 from api.drill.checks import overall
 from api.drill.notes import Notes, Plan
 from api.drill.page import render_page
+from api.drill.places import is_sqlite
 from api.wiring import Service
 from ledger.domain.events import JsonObject
 from ledger.domain.ids import format_ref
@@ -54,7 +56,7 @@ def report_of(plan: Plan, service: Service, notes: Notes) -> JsonObject:
         ],
         "told": [{"name": told.name, "text": told.text} for told in notes.told],
         "backups": notes.backups,
-        "versions": _versions(),
+        "versions": _versions(plan),
         "settings": _settings(plan),
         "written_at": format_time(service.deps.clock()),
     }
@@ -80,13 +82,19 @@ def write_report(report: JsonObject, out: Path, now: int) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
-def _versions() -> JsonObject:
-    return {
+def _versions(plan: Plan) -> JsonObject:
+    found = {
         "audit-ledger": version("gdpr-audit-ledger"),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "system": platform.platform(),
     }
+    if not all(map(is_sqlite, plan.databases.values())):
+        try:
+            found["pg_dump"] = version_of(plan.settings.pg_dump)
+        except BackupError as error:  # the drill has failed of that, and there is a report of it
+            found["pg_dump"] = str(error)
+    return found
 
 
 def _settings(plan: Plan) -> JsonObject:

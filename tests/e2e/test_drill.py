@@ -206,4 +206,5 @@ def test_a_drill_on_postgresql_beside_a_running_server(out: Path, own_postgres: 
     assert sum(check["name"].startswith("the first answers") for check in payload["checks"]) == 3
     assert "PostgreSQL's data directories" in {check["where"] for check in payload["checks"]}
     assert all(role not in json.dumps(payload["settings"]) for role in ("role_", "@"))
+    assert "PostgreSQL" in payload["versions"]["pg_dump"]
     assert len(list(out.glob("keyvault-*.dump"))) == 1

@@ -79,13 +79,16 @@ def test_a_wrapped_key_that_was_copied_and_a_kek_that_is_back(place: DrilledPlac
 
     def put_back(at: DrilledPlace) -> None:
         shutil.copy2(copy, kek(at, 1))
+        shutil.copy2(copy, kek(at, 1).with_name("epoch-1.kek.bak"))
 
     place.plants |= {"record": keep, "destroy": put_back}
     notes = place.drill()
     assert the_check(notes, KEYS, "").found == "4 of 4 keys of the canary still open"
     assert "still open" in the_check(notes, PARTS, "").found
     assert "kept.wrapped_dek" in the_check(notes, TABLES, "keyvault").found
-    assert "epoch 1, which was destroyed" in the_check(notes, "no KEK is back", "").found
+    back = the_check(notes, "no KEK is back", "").found
+    assert "epoch 1, which was destroyed" in back
+    assert "epoch-1.kek.bak" in back
     assert FILES not in {name for name, _ in found_by(notes, FAILED)}
 
 
