@@ -13,6 +13,12 @@ _MEANING: Final = {
     "failed": "Something did not hold. The lines marked failed say what and where.",
     "not looked at": "Nothing failed, and not everything was looked at: this shows less than it could.",
 }
+_STORY: Final = (
+    "A made-up person is recorded in every way, read, exported, backed up and erased; before and afterwards every copy "
+    "that can be seen from here is searched. Evidence for Art. 32(1)(d) GDPR."
+)
+_DESTROYED: Final = "In between, the keys that wrapped the person's keys (KEKs) are replaced, and destroyed."
+_SPARED: Final = "Nothing was rotated and no KEK destroyed: what that would have shown is not shown."
 _STYLE: Final = """
 body { font: 11pt/1.45 sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
 table { border-collapse: collapse; width: 100%; margin: 0.5rem 0 1.5rem }
@@ -60,8 +66,7 @@ def render_page(report: JsonObject) -> str:
             f"<title>Erasure drill, {escape(payload['written_at'])}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
             "<h1>Erasure drill</h1>",
             f'<p class="verdict {_CLASSES[verdict]}">{escape(verdict)}: {escape(_MEANING[verdict])}</p>',
-            "<p>A made-up person was recorded in every way, backed up, erased; the old keys of the key vault were "
-            "destroyed; then every copy that can be seen from here was searched. Evidence for Art. 32(1)(d) GDPR.</p>",
+            f"<p>{_STORY} {_SPARED if payload['settings']['without_destruction'] else _DESTROYED}</p>",
             "<h2>What was tried</h2>",
             *_table(("check", "where", "verdict", "found", "the search sees, because"), checks),
             "<h2>What decides nothing</h2>",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import re
 import stat
 from html.parser import HTMLParser
@@ -158,12 +160,16 @@ def assert_a_shared_place_is_not_final(cli: Cli, out: Path) -> None:
 
 
 def test_what_it_refuses_before_it_begins(cli: Cli, out: Path) -> None:
-    """Without a yes, with a server and no key for it, with a folder that others can look into."""
+    """Without a yes, with a server and no key for it, beside another drill, with a folder that others can look into."""
     unasked = cli.run("drill", "erase", "--out", str(out))
     assert unasked.returncode == 2
     assert "add --yes" in unasked.stderr
     assert "DESTROYED" in unasked.stderr
     assert "belong together" in cli.run("drill", "erase", "--out", str(out), "--url", "http://127.0.0.1:1").stderr
+    folder = os.open(out, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert "another drill" in cli.run("drill", "erase", "--out", str(out), "--yes").stderr
+    os.close(folder)
     out.chmod(0o755)
     assert "others can look into" in cli.run("drill", "erase", "--out", str(out), "--yes").stderr
     assert list(out.iterdir()) == []

@@ -245,11 +245,12 @@ def test_the_page_escapes_what_it_shows() -> None:
         "told": [{"name": "<i>", "text": "</td>"}],
         "backups": ["<b>.db"],
         "versions": {"python": "<3>"},
-        "settings": {"journal": "file:/<j>"},
+        "settings": {"journal": "file:/<j>", "without_destruction": True},
         "written_at": "<now>",
     }
     page = render_page({"payload": payload, "signature": None})
     assert "<script" not in page
+    assert "no KEK destroyed" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     for text in ("<b>", "<i>", "<record>", "<3>", "<j>", "<now>"):
         assert text not in page
