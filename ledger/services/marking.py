@@ -33,6 +33,16 @@ def checked_head(deps: Dependencies, ledger_id: UUID, head: Head, seen: Mark) ->
     return replace(head, vault=mark)
 
 
+def require_fitting_vault(deps: Dependencies, ledger_id: UUID) -> None:
+    """Raise ``RestoredError`` before anything is made in a vault that is older than the ledger remembers: what is made
+    there raises its count, and would hide that."""
+    remembered = deps.store.head(ledger_id).vault  # before the vault: others may make something in between
+    now = deps.vault.mark(ledger_id)
+    mark = VaultMark(now.mints, now.journal)
+    if mark.reached(remembered) != mark:
+        raise RestoredError(f"the key vault was restored from an older copy; {_RECONCILE}")
+
+
 def noting_head(deps: Dependencies, ledger_id: UUID, head: Head) -> Head:
     """The same for the ledger's own events, which are recorded whatever was restored: some of them mend it."""
     now = deps.vault.mark(ledger_id)

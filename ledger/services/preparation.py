@@ -21,6 +21,7 @@ from ledger.errors import (
 )
 from ledger.ports import DataKey, Mark, Reservation
 from ledger.services.dependencies import Dependencies
+from ledger.services.marking import require_fitting_vault
 from ledger.services.recording import PlainPart, seal_event
 
 _SEALED_BYTES: Final = 4 * EVENT_BYTES
@@ -114,6 +115,7 @@ def _reserve(deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate
         keys.update((part.subject, part.purpose) for _, part in candidate.event.personal if part.subject is not None)
     reservation = deps.vault.reserve(ledger_id, owners, keys, mint=False)
     if not reservation.complete:
+        require_fitting_vault(deps, ledger_id)
         _check_versions_early(deps, ledger_id, candidates, reservation)
         reservation = deps.vault.reserve(ledger_id, owners, keys, mint=True)
     _give_up_strays(deps, ledger_id, owners, reservation)
