@@ -124,6 +124,46 @@ def _run(command: list[str], connection: dict[str, str]) -> None:
         )
 
 
+def version_of(pg_dump: str) -> str:
+    """What ``pg_dump`` says of itself. Raises :class:`BackupError` when it is not there."""
+    with _lines_of([pg_dump, "--version"], {}) as lines:
+        return b"".join(lines).decode("utf-8", "replace").strip()
+
+
+@contextmanager
+def dumped_lines(url: str, pg_dump: str) -> Iterator[Iterator[bytes]]:
+    """The lines of a dump of a PostgreSQL database as it is now, which is kept nowhere."""
+    with _lines_of([pg_dump, "--no-password"], _connection(url)) as lines:
+        yield lines
+
+
+@contextmanager
+def restored_lines(path: Path, pg_dump: str) -> Iterator[Iterator[bytes]]:
+    """The lines of SQL that restoring a backup of a PostgreSQL database would run."""
+    restore = str(Path(shutil.which(pg_dump) or pg_dump).with_name("pg_restore"))
+    with _lines_of([restore, "--file=-", str(path)], {}) as lines:
+        yield lines
+
+
+@contextmanager
+def _lines_of(command: list[str], connection: dict[str, str]) -> Iterator[Iterator[bytes]]:
+    """What a program prints. Raises :class:`BackupError` when it is not there, or fails: then lines may be missing."""
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the operator's own programs, and no shell
+            command,
+            env={**os.environ, **connection},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise BackupError(f"cannot run {command[0]} ({error.strerror})") from None
+    with process:
+        yield process.stdout or iter(())
+    if process.returncode != 0:
+        raise BackupError(f"{command[0]} failed with exit status {process.returncode}; may the role read every table?")
+
+
 def _connection(url: str) -> dict[str, str]:
     """A URL in the environment's words: command lines are shown to everybody who lists the machine's processes."""
     parts = urlsplit(url)

@@ -8,6 +8,7 @@ import click
 
 from api.commands.access import keys, ledgers
 from api.commands.asking import query, verify
+from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
@@ -43,6 +44,7 @@ _COMMANDS: Final = (
     keys,
     epochs,
     backup,
+    drill,
     vault,
     demo,
 )

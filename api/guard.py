@@ -47,7 +47,7 @@ NOTE_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 900.0
 """How often the journal notes how far those are that have grown."""
 
-_DOUBTS: Final = (0.1, 0.3, 0.6)
+DOUBTS: Final = (0.1, 0.3, 0.6)
 """With others at work something may not fit for a moment: so long is waited before each further look."""
 
 _JOURNAL: Final = "the journal is missing, or it is not the one that was there: the log says what to do"
@@ -83,7 +83,8 @@ class Guard:
         """Raise :class:`NotReadyError` while something does not fit. Looks again when the last look is old."""
         if self._looked_at is None:
             with self._looking:
-                self._refresh()
+                if self._looked_at is None:
+                    self._refresh()
         elif time.monotonic() - self._looked_at > LOOK_SECONDS and self._looking.acquire(blocking=False):
             try:
                 self._refresh()
@@ -183,7 +184,7 @@ class Guard:
 
     def _mended(self, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
         """What is left of it when everything has been done again that can be."""
-        for seconds in () if self._findings else _DOUBTS:
+        for seconds in () if self._findings else DOUBTS:
             time.sleep(seconds)
             found = self._look(thorough=True)
             if not found:

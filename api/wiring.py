@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -22,11 +21,8 @@ from keyvault.errors import DamagedKeyError, KeyVaultError, NotAuthenticError, N
 from keyvault.finality import DAY
 from keyvault.opening import open_vault
 from keyvault.vault import Vault
-from ledger.domain.events import OPERATOR
 from ledger.errors import LedgerError
-from ledger.open_ledger import OpenLedger
 from ledger.services.dependencies import Dependencies
-from ledger.services.ledgers import find_ledger
 from ledger.storage import migrate as ledger_migrations
 from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine
@@ -146,17 +142,6 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
         guard=vault.guard,
     )
     return Service(settings, deps, store, vault, engine)
-
-
-@contextmanager
-def open_ledger(name: str, settings: Settings | None = None, *, recorded_by: UUID = OPERATOR) -> Iterator[OpenLedger]:
-    """A ledger that is there, for Python code (``ledger.open_ledger``); with the settings of the environment, unless
-    others are given. Raises ``NotFoundError``."""
-    service = open_service(settings or Settings.from_environment(os.environ))
-    try:
-        yield OpenLedger(service.deps, find_ledger(service.deps, name).ledger_id, recorded_by)
-    finally:
-        service.close()
 
 
 def pinned_journal_key(settings: Settings) -> bytes | None:

@@ -37,6 +37,7 @@ from keyvault.epochs import Epochs, reread
 from keyvault.erasing import ErasureRequest
 from keyvault.finality import Custody, Erased
 from keyvault.guard import RestoreGuard
+from keyvault.inspection import Inspection
 from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
@@ -79,6 +80,7 @@ class Vault:
         self._clock = clock
         self._custody = custody if custody is not None else Custody()
         self.epochs = Epochs(engine, self._keyring, journal, clock)
+        self.inspection = Inspection(engine, self._keyring, journal)
         self.guard = RestoreGuard(engine, self._keyring, journal, clock, journal_key)
 
     def initialise(self) -> None:

@@ -1,7 +1,7 @@
 """The ledger as Python code uses it: one object, one method for each thing that can be done with it.
 
 Nothing is decided here. Each method hands on to a service, whose docstring says all there is to say; what is behind
-HTTP is behind these methods too. ``api.wiring.open_ledger`` opens one from the settings.
+HTTP is behind these methods too. ``api.opening.open_ledger`` opens one from the settings.
 """
 
 from __future__ import annotations

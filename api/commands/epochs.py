@@ -111,7 +111,7 @@ def backup(folder: Path, *, with_ledger: bool) -> None:
     KEKs are: who has both can read what was erased since. PostgreSQL needs pg_dump, on the PATH or in
     AUDIT_LEDGER_PG_DUMP.
     """
-    with opened() as service:
+    with opened(guarded=False) as service:
         settings = service.settings
         try:
             require_private_folder(folder)

@@ -72,6 +72,12 @@ class FileProvider:
         with _translated(f"look into the folder of KEKs {self._folder}; is its disk there?"), self._opened() as folder:
             return frozenset(int(found[1]) for name in os.listdir(folder) if (found := _NAME.fullmatch(name)))
 
+    def strays(self) -> tuple[str, ...]:
+        """Files in the folder that hold a KEK under a name that is none: copies, which no destruction reaches."""
+        with _translated(f"look into the folder of KEKs {self._folder}; is its disk there?"), self._opened() as folder:
+            others = (name for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name) is None)
+            return tuple(name for name in others if _holds_kek(folder, name))
+
     def destroy(self, epoch: int) -> None:
         """See the contract. Crash-safe: until the file's name is gone for good the epoch is among :meth:`epochs`, and
         doing it again completes it.
@@ -98,8 +104,8 @@ class FileProvider:
                 content = os.read(fd, _FILE_SIZE + 1)
             finally:
                 os.close(fd)
-        kek = content[1 : 1 + envelope.KEY_SIZE]
-        if content != envelope.FORMAT + kek + _check(kek):
+        kek = _kek_in(content)
+        if kek is None:
             raise ProviderError(f"{path} is not a KEK file, or it is damaged; {restore}")
         return kek
 
@@ -130,6 +136,22 @@ class FileProvider:
 
 def _file_of(epoch: int) -> str:
     return f"epoch-{epoch}.kek"
+
+
+def _kek_in(content: bytes) -> bytes | None:
+    kek = content[1 : 1 + envelope.KEY_SIZE]
+    return kek if content == envelope.FORMAT + kek + _check(kek) else None
+
+
+def _holds_kek(folder: int, name: str) -> bool:
+    """Whether this is a file of a KEK, whatever it is called. A pipe or a device is not opened."""
+    if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return _kek_in(os.read(fd, _FILE_SIZE + 1)) is not None
+    finally:
+        os.close(fd)
 
 
 def _write(folder: int, epoch: int) -> None:

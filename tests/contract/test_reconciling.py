@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from api.guard import DOUBTS
 from api.problems import NotReadyError
 from api.receipts import ReceiptError, read_receipts
 from api.rendering import render_receipt
@@ -28,13 +29,15 @@ from tests.support.ledgers import PRIVACY_OFFICER, a_fact, a_visit, reasons
 from tests.support.postgres import PostgresCluster
 from tests.support.restoring import Databases, SqliteFiles, Templates
 
+AS_SERVED = DOUBTS
 ALICE = "patient:A"
 BOB = "patient:B"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def copies(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OldCopies]:
-    """A service of its own, on each engine in turn."""
+def copies(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OldCopies]:
+    """A service of its own, on each engine in turn. Nobody else is at work, so nothing is looked at for long."""
+    monkeypatch.setattr("api.guard.DOUBTS", (0.01,))
     home, folder = tmp_path / "home", tmp_path / "copies"
     home.mkdir(mode=0o700)
     folder.mkdir()
@@ -259,6 +262,33 @@ def test_nobody_is_erased_on_a_forged_receipt(copies: OldCopies, tmp_path: Path)
     assert shown(copies, 1) is None
 
 
+@pytest.mark.parametrize("persisted", [False, True], ids=["failed", "persisted"])
+@pytest.mark.parametrize("step", ["begin_again", "note_ledgers", "settle", "destroy_returned_keks"])
+def test_mending_that_was_cut_short_is_finished_by_the_next(
+    copies: OldCopies, monkeypatch: pytest.MonkeyPatch, step: str, persisted: bool
+) -> None:
+    """I12: each of its writes once not done, and once done with nobody left to hear of it."""
+    copies.ledger.append(a_visit("A"), a_visit("B"))
+    copies.keep("vault")
+    copies.ledger.erase(ALICE)
+    restrict(copies, BOB)
+    copies.put_back("vault")
+    guard = copies.service.vault.guard
+    works: Callable[..., object] = getattr(guard, step)
+
+    def die(*arguments: object, **named: object) -> object:
+        if persisted:
+            works(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, step, die)
+        with pytest.raises(KeyboardInterrupt):
+            copies.guard().start()
+    assert copies.found() == set()
+    assert (shown(copies, 0), shown(copies, 1)) == ("erased", "restricted")
+
+
 def test_a_line_that_a_crash_left_behind_the_mark_is_no_alarm(
     copies: OldCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,8 +315,9 @@ def test_a_line_never_hides_those_before_it(copies: OldCopies) -> None:
     assert (shown(copies, 0), shown(copies, 1)) == ("erased", "restricted")
 
 
-def test_many_at_work_raise_no_alarm(copies: OldCopies) -> None:
+def test_many_at_work_raise_no_alarm(copies: OldCopies, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers of new people, erasers, restricters and rotations beside each other: nobody is ever told to wait."""
+    monkeypatch.setattr("api.guard.DOUBTS", AS_SERVED)
     guard, stop = copies.guard(), threading.Event()
     failures: list[Exception] = []
     names = iter(range(10**6))

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from api.config import Settings
-from api.wiring import Service, migrate_databases, open_ledger, open_service, prepare_home
+from api.opening import open_ledger
+from api.wiring import Service, migrate_databases, open_service, prepare_home
 from ledger.domain.events import OPERATOR
 from ledger.errors import NotFoundError
 from ledger.open_ledger import OpenLedger

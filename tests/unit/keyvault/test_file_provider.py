@@ -120,3 +120,16 @@ def test_a_rotten_kek_is_unavailable_and_not_damage(folder: Path, content: bytes
     (folder / "epoch-1.kek").write_bytes(content)
     with pytest.raises(ProviderError, match="not a KEK file"):
         FileProvider(folder).wrap(1, b"", b"")
+
+
+def test_a_copy_under_another_name_is_told(folder: Path) -> None:
+    """By what is in it; not what is something else, and nothing that is not a file. It serves nobody as a KEK."""
+    kek = (folder / "epoch-1.kek").read_bytes()
+    for name, content in {"epoch-1.kek.bak": kek, "notes": b"x" * 41, "longer": kek + b"x", "empty": b""}.items():
+        (folder / name).write_bytes(content)
+    (folder / "lost+found").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("epoch-1.kek")
+    provider = FileProvider(folder)
+    assert provider.strays() == ("epoch-1.kek.bak",)
+    assert provider.epochs() == {1}
