@@ -100,7 +100,7 @@ def lived(folder: Path, databases: Databases) -> Iterator[Town]:
 @pytest.fixture
 def town(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Town:
     """One of them; whose service does not wait for others that might be at work, since there are none."""
-    monkeypatch.setattr("api.guard._DOUBTS", (0.0,))
+    monkeypatch.setattr("api.guard.DOUBTS", (0.0,))
     monkeypatch.setattr("api.guard.LOOK_SECONDS", 0.0)
     found: Town = request.getfixturevalue(f"{request.param}_town")
     return found
