@@ -21,6 +21,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from api.backups import back_up
 from api.config import Settings
 from api.wiring import Service, open_service
 from tests.e2e.conftest import postgres_settings
@@ -89,8 +90,10 @@ class Dumps:
         _let_see_replicas(cluster, self.settings)
 
     def copy(self, database: Database, copy: Path) -> None:
-        """A dump in pg_dump's own format."""
-        self._cluster.run("pg_dump", "--format=custom", f"--file={copy}", database=self._name(database))
+        """As ``audit-ledger backup`` does, so that what that makes is what is put back here."""
+        url = self.settings[_owned(_URLS[database])]
+        made = back_up(url, copy.parent, database, time.time_ns() // 1000, self.settings["AUDIT_LEDGER_PG_DUMP"])
+        made.rename(copy)
 
     def put_back(self, database: Database, copy: Path, *, running: bool) -> None:
         """Whoever is connected is thrown out."""
@@ -180,7 +183,7 @@ class BaseBackups:
             owner, service = clusters[database].create_role(), clusters[database].create_role()
             name = make_url(clusters[database].create_database(owner=owner)).database or ""
             settings[url] = clusters[database].url(name, service)
-            settings[url.replace("LEDGER_", "LEDGER_MIGRATE_", 1)] = clusters[database].url(name, owner)
+            settings[_owned(url)] = clusters[database].url(name, owner)
         self.settings: Mapping[str, str] = settings
         _let_see_replicas(clusters["vault"], settings)
 
@@ -278,6 +281,11 @@ class Installation:
             file.unlink()
         for file in copy.iterdir():
             shutil.copy2(file, self.keks / file.name)
+
+
+def _owned(url: str) -> str:
+    """The setting that names the owner of the same database."""
+    return url.replace("LEDGER_", "LEDGER_MIGRATE_", 1)
 
 
 def _programs(cluster: PostgresCluster) -> dict[str, str]:
