@@ -26,6 +26,7 @@ from sqlalchemy.types import NullType
 
 from keyvault.database import insert_missing, share_minting, stop_minting
 from keyvault.envelope import WrapKind
+from keyvault.link_store import count_links, count_links_under
 from keyvault.store import KeyRow, SecretRow, chunks, key_row
 from keyvault.tables import backups, epochs, fences, ledger_secrets, subject_keys
 
@@ -203,8 +204,8 @@ def secrets_under(connection: Connection, old: Collection[int]) -> Sequence[Foun
 
 
 def count_rows(connection: Connection) -> Mapping[int, int]:
-    """Epoch → how many rows are wrapped under it: keys and secrets."""
-    found: dict[int, int] = {}
+    """Epoch → how many rows are wrapped under it: keys, secrets and link keys."""
+    found = dict(count_links(connection))
     for table in (subject_keys, ledger_secrets):
         statement = select(table.c.epoch, func.count()).group_by(table.c.epoch)
         for epoch, count in connection.execute(statement):
@@ -214,7 +215,7 @@ def count_rows(connection: Connection) -> Mapping[int, int]:
 
 def count_under(connection: Connection, epoch: int) -> int:
     """How many rows are wrapped under this epoch."""
-    return sum(
+    return count_links_under(connection, epoch) + sum(
         connection.execute(select(func.count()).select_from(table).where(table.c.epoch == epoch)).scalar_one()
         for table in (subject_keys, ledger_secrets)
     )

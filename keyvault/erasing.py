@@ -14,12 +14,18 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, erasure_store, name_store, store
-from keyvault.errors import NotInitialisedError, UnknownErasureError, UnknownPurposeError, UnknownSubjectError
+from keyvault import database, epoch_store, erasure_store, linking, name_store, store
+from keyvault.epochs import held_epoch
+from keyvault.errors import (
+    NotInitialisedError,
+    UnknownErasureError,
+    UnknownPurposeError,
+    UnknownSubjectError,
+    UnlinkedError,
+)
 from keyvault.journal import Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.name_store import SubjectRow
-from keyvault.reserve import insert_new_subjects
 from keyvault.values import ACTOR_PURPOSE, ErasureEntry, SubjectState
 
 _RESTRICTION_LINES: Final[Mapping[SubjectState, str]] = {"restricted": "restrict", "active": "lift"}
@@ -122,12 +128,19 @@ def _resolve(
     if isinstance(subject, bytes):
         return subject
     digest = keyring.open_ledger(store.secrets_of(connection, request.ledger_id)).subject_hash(subject)
-    refs = name_store.refs_by_name(connection, request.ledger_id, [digest])
-    if digest not in refs and not block_unknown:
+    rows = name_store.names_by_hash(connection, request.ledger_id, [digest])
+    if digest in rows:
+        named = linking.subject_of(keyring, request.ledger_id, rows[digest])
+        ref = None if named is None else named.ref
+    elif block_unknown:
+        epoch, now = held_epoch(connection), request.requested_at
+        made = linking.insert_new_subjects(connection, keyring, request.ledger_id, [digest], epoch, now)
+        ref = made.get(digest)
+    else:
         raise UnknownSubjectError("the vault knows no subject of this name")
-    if digest not in refs:
-        refs = insert_new_subjects(connection, request.ledger_id, [digest], request.requested_at)
-    return refs[digest]
+    if ref is None:
+        raise UnlinkedError
+    return ref
 
 
 def _already_done(connection: Connection, row: SubjectRow, request: ErasureRequest) -> ErasureEntry | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Exists, and_, case, delete, exists, select
 
 from keyvault.database import insert_missing
 from keyvault.envelope import WrapKind
@@ -114,6 +114,11 @@ def insert_secrets(connection: Connection, rows: Sequence[SecretRow], now: int) 
 
 # I8: a row that a restored backup or a hand has brought back is not a living key while its fence stands.
 _NOT_FENCED: Final = ~exists().where(fences.c.key_id == subject_keys.c.key_id)
+
+
+def living_keys_of(table: Any) -> Exists:
+    """Whether a key lives of the subject that a row of this table is about."""
+    return exists().where(same_subject(subject_keys, table), _NOT_FENCED)
 
 
 def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[KeyRow]:
