@@ -196,8 +196,7 @@ def _cut(connection: Connection, keyring: Keyring, ledger_id: UUID, ref: bytes) 
         name_store.cut_names(connection, ledger_id, link_id)
         link_store.cut_link(connection, ledger_id, ref, link_id)
         return link_id
-    subject = name_store.subject(connection, ledger_id, ref)
-    if subject is not None and subject.unlinked_at is None and not link_store.is_cut(connection, ledger_id, ref):
+    if name_store.unlinked_at(connection, ledger_id, ref) is None and not link_store.is_cut(connection, ledger_id, ref):
         # Names may still lead here, and from here nobody can find them: nothing may be signed about that.
         raise DamagedKeyError("the link key of a subject is missing from its row")
     return None
@@ -205,6 +204,5 @@ def _cut(connection: Connection, keyring: Keyring, ledger_id: UUID, ref: bytes) 
 
 def _unlinked_since(connection: Connection, ledger_id: UUID, ref: bytes) -> int:
     """When the way was cut, or later, when the last key was gone: the name may have begun anew while one lived."""
-    row = name_store.subject(connection, ledger_id, ref)
     shredded = [fence.shredded_at for fence in store.fences_of_subjects(connection, ledger_id, [ref])]
-    return max([0 if row is None else row.unlinked_at or 0, *shredded])
+    return max([name_store.unlinked_at(connection, ledger_id, ref) or 0, *shredded])

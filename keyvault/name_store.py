@@ -5,16 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
 
 from keyvault.database import insert_missing
 from keyvault.link_store import FROM_NAMES, LinkRow, same_link
-from keyvault.store import chunks
-from keyvault.tables import link_keys, streams, subject_names, subjects
+from keyvault.store import NOT_FENCED, KeyRow, chunks, key_row, same_subject
+from keyvault.tables import link_keys, streams, subject_keys, subject_names, subjects
 from keyvault.values import SubjectState
+
+_LINK_OF_NAME: Final = same_link(subject_names)
+_LINK_OF_STREAM: Final = same_link(streams)
+_KEYS_OF_SUBJECT: Final = and_(same_subject(subject_keys, subjects), NOT_FENCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,6 @@ class SubjectRow:
     ref: bytes
     state: SubjectState
     changed_at: int
-    unlinked_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,24 @@ def subjects_by_ref(connection: Connection, ledger_id: UUID, refs: Collection[by
     return found
 
 
+def subjects_with_keys(
+    connection: Connection, ledger_id: UUID, refs: Collection[bytes]
+) -> tuple[Mapping[bytes, SubjectRow], Sequence[KeyRow]]:
+    """Ref → subject, and the living keys of these subjects, as of one moment."""
+    found, keys = {}, []
+    for chunk in chunks(refs):
+        statement = (
+            select(subjects.c.subject_ref.label("ref"), subjects.c.state, subjects.c.changed_at, subject_keys)
+            .select_from(subjects.join(subject_keys, _KEYS_OF_SUBJECT, isouter=True))
+            .where(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref.in_(chunk))
+        )
+        for row in connection.execute(statement):
+            found[row.ref] = SubjectRow(row.ref, row.state, row.changed_at)
+            if row.key_id is not None:
+                keys.append(key_row(row, ledger_id))
+    return found, keys
+
+
 def lock_subject(connection: Connection, ledger_id: UUID, ref: bytes) -> SubjectRow | None:
     """The subject of this ref, for this transaction alone: nobody mints for it, nobody else changes its state."""
     return _subject(connection, select(subjects).where(_is_subject(ledger_id, ref)).with_for_update())
@@ -99,6 +120,14 @@ def mark_unlinked(connection: Connection, ledger_id: UUID, ref: bytes, now: int)
     connection.execute(update(subjects).where(_is_subject(ledger_id, ref), unmarked).values(unlinked_at=now))
 
 
+def unlinked_at(connection: Connection, ledger_id: UUID, ref: bytes) -> int | None:
+    """Since when no name leads to this subject."""
+    since: int | None = connection.execute(
+        select(subjects.c.unlinked_at).where(_is_subject(ledger_id, ref))
+    ).scalar_one_or_none()
+    return since
+
+
 # Names of subjects
 
 
@@ -108,7 +137,7 @@ def names_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Collecti
     for chunk in chunks(name_hashes):
         statement = (
             select(subject_names, link_keys.c.wrapped, link_keys.c.epoch)
-            .join(link_keys, same_link(subject_names), isouter=True)
+            .join(link_keys, _LINK_OF_NAME, isouter=True)
             .where(subject_names.c.ledger_id == ledger_id, subject_names.c.name_hash.in_(chunk))
         )
         for row in connection.execute(statement):
@@ -181,7 +210,7 @@ def streams_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Collec
     for chunk in chunks(name_hashes):
         statement = (
             select(streams, link_keys.c.wrapped, link_keys.c.epoch)
-            .join(link_keys, same_link(streams), isouter=True)
+            .join(link_keys, _LINK_OF_STREAM, isouter=True)
             .where(streams.c.ledger_id == ledger_id, streams.c.name_hash.in_(chunk))
         )
         for row in connection.execute(statement):
@@ -241,4 +270,4 @@ def _subject(connection: Connection, statement: Any) -> SubjectRow | None:
 
 
 def _subject_row(row: Any) -> SubjectRow:
-    return SubjectRow(row.subject_ref, row.state, row.changed_at, row.unlinked_at)
+    return SubjectRow(row.subject_ref, row.state, row.changed_at)

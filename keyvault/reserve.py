@@ -106,9 +106,10 @@ def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: L
     known, unlinked = _named(connection, keyring, ledger_id, ledger, request)
     needed = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
     owning = {entry.owner_ref for entry in streams.values() if entry.owner_ref is not None}
+    refs = owning | {named.ref for named in known.values()}
     # Names lead to refs in one statement, states are read in the next: what was erased in between shows as erased.
-    rows = name_store.subjects_by_ref(connection, ledger_id, owning | {named.ref for named in known.values()})
-    if len(rows) < len(owning | {named.ref for named in known.values()}):
+    rows, keys = name_store.subjects_with_keys(connection, ledger_id, refs)
+    if rows.keys() != refs:
         raise DamagedKeyError("the name index leads to a subject that is not there")
 
     states: dict[bytes, SubjectState] = {ref: row.state for ref, row in rows.items()}
@@ -122,10 +123,7 @@ def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: L
         states[ref] = _outcome(connection, ledger_id, ref, under_way.get(ref))
     doomed = {(ref, purpose) for ref, entry in under_way.items() for _, purpose in entry.key_ids}
 
-    living = {
-        (row.subject_ref, row.purpose): row
-        for row in store.keys_of_subjects(connection, ledger_id, {ref for ref, _ in wanted})
-    }
+    living = {(row.subject_ref, row.purpose): row for row in keys}
     lacking = wanted - living.keys()
     fences = store.fences_of_subjects(connection, ledger_id, {ref for ref, _ in lacking})
     fenced = {(row.subject_ref, row.purpose) for row in fences} | doomed

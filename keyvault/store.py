@@ -113,12 +113,12 @@ def insert_secrets(connection: Connection, rows: Sequence[SecretRow], now: int) 
 # and never as a key that has vanished.
 
 # I8: a row that a restored backup or a hand has brought back is not a living key while its fence stands.
-_NOT_FENCED: Final = ~exists().where(fences.c.key_id == subject_keys.c.key_id)
+NOT_FENCED: Final = ~exists().where(fences.c.key_id == subject_keys.c.key_id)
 
 
 def living_keys_of(table: Any) -> Exists:
     """Whether a key lives of the subject that a row of this table is about."""
-    return exists().where(same_subject(subject_keys, table), _NOT_FENCED)
+    return exists().where(same_subject(subject_keys, table), NOT_FENCED)
 
 
 def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[KeyRow]:
@@ -126,7 +126,7 @@ def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[b
     found = []
     for chunk in chunks(refs):
         statement = select(subject_keys).where(
-            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk), _NOT_FENCED
+            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk), NOT_FENCED
         )
         found += [key_row(row, row.ledger_id) for row in connection.execute(statement)]
     return found
@@ -188,7 +188,7 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
             .join(subjects, same_subject(subjects, subject_keys), isouter=True)
             .join(epochs, epochs.c.epoch == subject_keys.c.epoch, isouter=True)
             .join(erasures, is_open, isouter=True)
-            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk), _NOT_FENCED)
+            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk), NOT_FENCED)
         )
         for row in connection.execute(statement):
             context = (row.subject_state, row.changed_at, row.epoch_state)

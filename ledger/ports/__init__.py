@@ -37,6 +37,7 @@ from ledger.ports.vault import (
     KeyStatus,
     KeyVault,
     KeyView,
+    Linkage,
     Pending,
     Refusal,
     Reinstatement,
@@ -51,6 +52,7 @@ from ledger.ports.vault import (
 __all__ = [
     "DestroyedEpoch",
     "Finality",
+    "Linkage",
     "Pending",
     "Statement",
     "StatementKind",

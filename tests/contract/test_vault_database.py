@@ -149,8 +149,10 @@ def clear_index(
     """What a version without link keys would have in its name index: statements that put it there."""
     ledger = vault._ledger_keys(LEDGER)
     ledger_id = LEDGER if vault.engine.dialect.name == "postgresql" else LEDGER.bytes
-    names = [{"l": ledger_id, "h": ledger.subject_hash(name), "r": ref} for name, ref in subjects.items()]
-    owned = [
+    names: list[dict[str, object]] = [
+        {"l": ledger_id, "h": ledger.subject_hash(name), "r": ref} for name, ref in subjects.items()
+    ]
+    owned: list[dict[str, object]] = [
         {"l": ledger_id, "h": ledger.stream_hash(name), "r": entry.ref, "o": entry.owner_ref}
         for name, entry in streams.items()
     ]

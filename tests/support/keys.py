@@ -50,9 +50,7 @@ def raw_keys(engine: sa.Engine, provider: FileProvider) -> dict[str, bytes]:
             )
             found[f"{WrapKind(row.kind).name} of {row.ledger_id}"] = provider.unwrap(row.epoch, row.wrapped, aad)
         for row in connection.execute(sa.select(tables.link_keys)):
-            aad = envelope.wrap_aad(
-                WrapKind.LINK_KEY, key_id=row.link_id, ledger_id=row.ledger_id, epoch=row.epoch
-            )
+            aad = envelope.wrap_aad(WrapKind.LINK_KEY, key_id=row.link_id, ledger_id=row.ledger_id, epoch=row.epoch)
             found[f"link {row.link_id.hex()[:8]}"] = provider.unwrap(row.epoch, row.wrapped, aad)
     return found
 
