@@ -386,7 +386,9 @@ def test_asking_by_name_finds_nothing(scene: Scene) -> None:
     ):
         assert scene.query(question) == []
     skeleton, erasure = scene.query()
-    assert (skeleton.subject, skeleton.stream, erasure.recorded.position) == (None, None, 1)
+    assert (skeleton.stream, erasure.recorded.position) == (None, 1)
+    assert skeleton.subject is not None
+    assert (skeleton.subject.subject, skeleton.subject.data, skeleton.subject.subject_ref) == (None, None, ref)
     by_name = NameOrRef(PERSON, None)
     with pytest.raises(SubjectErasedError):
         describe_subject(scene.deps, scene.ledger_id, by_name)
@@ -426,7 +428,8 @@ def test_nothing_in_anybodys_hand_leads_from_the_name_to_the_skeleton(place: Pla
     digests = [known.subject_hash(PERSON), known.stream_hash(STREAM), known.stream_hash("letter-a")]
     others = [known.subject_hash("person:b"), known.stream_hash("case-b")]
     streams = vault.find_streams(ledger_id, [STREAM, "letter-a"])
-    old = rows_of(vault.engine)
+    # A logical copy: what the files of PostgreSQL tell beyond it is named in docs/how-to/forget-the-name.md.
+    old = rows_of(vault.engine, physical=False)
     outcome = scene.erase()
     skeleton = {outcome.erasure.entry.subject_ref, *(entry.ref for entry in streams.values())}
     person_b = vault.find_subjects(ledger_id, ["person:b"])["person:b"].ref

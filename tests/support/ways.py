@@ -36,7 +36,9 @@ class Row:
         for name, value in self.columns.items():
             if name in _TELLS_NOTHING:
                 continue
-            if isinstance(value, UUID):
+            if name == "xmin":
+                yield ("written by", value)
+            elif isinstance(value, UUID):
                 yield value.bytes
             elif isinstance(value, bytes) and value:
                 yield value
@@ -44,16 +46,14 @@ class Row:
                 yield from (bytes.fromhex(found.replace("-", "")) for found in _IDS.findall(value))
             elif isinstance(value, int) and value > _SMALLEST_TIME:
                 yield value
-            elif name == "xmin":
-                yield ("written by", value)
 
 
-def rows_of(engine: sa.Engine) -> list[Row]:
-    """Every row of every table."""
+def rows_of(engine: sa.Engine, *, physical: bool = True) -> list[Row]:
+    """Every row of every table. ``physical``: with the traces that only the files themselves hold."""
     found = []
     with engine.connect() as connection:
         for table in sa.inspect(connection).get_table_names():
-            extra = ", xmin::text" if connection.dialect.name == "postgresql" else ""
+            extra = ", xmin::text" if physical and connection.dialect.name == "postgresql" else ""
             selected = connection.execute(sa.text(f'SELECT *{extra} FROM "{table}"'))
             found += [Row(table, dict(row)) for row in selected.mappings()]
     return found
