@@ -97,8 +97,9 @@ class EpochDuties:
         failures = []
         for ledger in self._service.store.ledgers():
             if self._stop.is_set():
-                return
-            for erasure_id, error in unlink_due(self._service.deps, ledger.ledger_id).items():
+                break
+            outcomes = unlink_due(self._service.deps, ledger.ledger_id, lambda: not self._stop.is_set())
+            for erasure_id, error in outcomes.items():
                 if error is None:
                     _log.info("erasure-unlinked", extra={"erasure_id": str(erasure_id)})
                 else:

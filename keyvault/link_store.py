@@ -23,12 +23,15 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     select,
     tuple_,
+    type_coerce,
     update,
 )
+from sqlalchemy.types import NullType
 
-from keyvault.store import CHUNK, chunks
+from keyvault.store import CHUNK, as_uuid, chunks
 from keyvault.tables import link_keys, subject_links, subject_names, subjects
 
 
@@ -142,37 +145,44 @@ def delete_mark(connection: Connection, ledger_id: UUID, ref: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FoundLink:
-    """A link key's row as a rotation comes across it. ``dead``: it must not be, and something has brought it back."""
+    """A link key's row as a rotation comes across it. ``row`` is None when no link key can have such a row; ``key``:
+    its primary key, as the driver gives it; ``dead``: it must not be, and something has brought it back."""
 
-    row: LinkRow
-    place: tuple[UUID, bytes]
+    row: LinkRow | None
+    epoch: int
+    key: tuple[Any, Any]
     dead: bool
 
     @property
     def title(self) -> str:
         """What to call it."""
-        kind = "a subject" if self.row.link_id is None else "names"
-        anchor: Any = self.place[1]
-        return f"the link key of {kind} {anchor.hex() if isinstance(anchor, bytes) else 'without an id'}"
+        anchor = self.key[1]
+        return f"the link key of {anchor.hex()}" if isinstance(anchor, bytes) else "a link key without an id"
 
 
 def links_under(
-    connection: Connection, side: Side, old: Collection[int], after: tuple[UUID, bytes] | None, limit: int
+    connection: Connection, side: Side, old: Collection[int], after: tuple[Any, Any] | None, limit: int
 ) -> Sequence[FoundLink]:
     """The next rows under these epochs, in order of their keys, from the one after ``after`` (None: the first)."""
-    table, anchor = side.table, side.anchor
+    table = side.table
+    columns = (table.c.ledger_id, side.anchor, table.c.wrapped, table.c.epoch)
+    # Without the conversions that a value of the wrong type or size would break.
+    ledger_id, anchor, wrapped, epoch = (type_coerce(column, NullType()) for column in columns)
     statement = (
-        select(table.c.ledger_id, anchor.label("anchor"), table.c.wrapped, table.c.epoch, side.dead.label("dead"))
+        select(
+            ledger_id.label("ledger_id"),
+            anchor.label("anchor"),
+            wrapped.label("wrapped"),
+            epoch.label("epoch"),
+            side.dead.label("dead"),
+        )
         .where(table.c.epoch.in_(sorted(old)))
-        .order_by(table.c.ledger_id, anchor)
+        .order_by(table.c.ledger_id, side.anchor)
         .limit(limit)
     )
     if after is not None:
-        statement = statement.where(_key_of(side) > after)
-    return [
-        FoundLink(side.row(row.ledger_id, row.anchor, row.wrapped, row.epoch), (row.ledger_id, row.anchor), row.dead)
-        for row in connection.execute(statement)
-    ]
+        statement = statement.where(tuple_(ledger_id, anchor) > tuple_(*(literal(one, NullType()) for one in after)))
+    return [_found(side, row) for row in connection.execute(statement)]
 
 
 def count_links(connection: Connection) -> Mapping[int, int]:
@@ -192,20 +202,20 @@ def count_links_under(connection: Connection, epoch: int) -> int:
     return sum(connection.execute(statement).scalar_one() for statement in statements)
 
 
-def rewrap_links(connection: Connection, side: Side, rows: Sequence[tuple[FoundLink, LinkRow]]) -> Sequence[FoundLink]:
+def rewrap_links(connection: Connection, side: Side, rows: Sequence[tuple[LinkRow, LinkRow]]) -> Sequence[LinkRow]:
     """Put the new wraps in place of the old ones, and give the old rows of which that may have been done. As for keys:
     a row that somebody holds is left out, one that is gone stays gone (I8)."""
-    held = _hold_free(connection, side, [old.place for old, _ in rows])
-    free = [(old, new) for old, new in rows if old.place in held]
+    held = _hold_free(connection, side, [_place(old) for old, _ in rows])
+    free = [(old, new) for old, new in rows if _place(old) in held]
     if free:
         connection.execute(
             _REWRAP[side.table.name],
             [
                 {
-                    "ledger": old.place[0],
-                    "place": old.place[1],
-                    "old": old.row.epoch,
-                    "old_wrap": old.row.wrapped,
+                    "ledger": _place(old)[0],
+                    "place": _place(old)[1],
+                    "old": old.epoch,
+                    "old_wrap": old.wrapped,
                     "new": new.epoch,
                     "wrap": new.wrapped,
                 }
@@ -215,14 +225,25 @@ def rewrap_links(connection: Connection, side: Side, rows: Sequence[tuple[FoundL
     return [old for old, _ in free]
 
 
-def delete_dead(connection: Connection, side: Side, found: Sequence[FoundLink]) -> int:
+def delete_dead(connection: Connection, side: Side, rows: Sequence[LinkRow]) -> int:
     """I8: rows of names that were unlinked, and that something has brought back."""
-    held = sorted(_hold_free(connection, side, [one.place for one in found]))
+    held = sorted(_hold_free(connection, side, [_place(row) for row in rows]))
     deleted = 0
     for start in range(0, len(held), CHUNK):
         statement = delete(side.table).where(_among(side, held[start : start + CHUNK]), side.dead)
         deleted += connection.execute(statement).rowcount
     return deleted
+
+
+def _found(side: Side, row: Any) -> FoundLink:
+    ledger_id, key = as_uuid(row.ledger_id), (row.ledger_id, row.anchor)
+    if ledger_id is None or not isinstance(row.anchor, bytes):
+        return FoundLink(None, row.epoch, key, False)
+    return FoundLink(side.row(ledger_id, row.anchor, row.wrapped, row.epoch), row.epoch, key, bool(row.dead))
+
+
+def _place(row: LinkRow) -> tuple[UUID, bytes]:
+    return row.ledger_id, row.link_id or row.subject_ref or b""
 
 
 def _rewrap(side: Side) -> Any:

@@ -263,7 +263,7 @@ def _link_batches(engine: Engine, keyring: Keyring, state: _Pass, side: Side) ->
     look = partial(link_store.links_under, side=side, old=state.old, limit=BATCH)
     while found := _look_long(engine, partial(look, after=after)):
         _rewrap_links(engine, keyring, state, side, found)
-        after = found[-1].place
+        after = found[-1].key
         yield
 
 
@@ -310,23 +310,27 @@ def _rewrap_keys(engine: Engine, keyring: Keyring, state: _Pass, found: Sequence
 
 def _rewrap_links(engine: Engine, keyring: Keyring, state: _Pass, side: Side, found: Sequence[FoundLink]) -> None:
     needed = [link for link in found if not link.dead]
-    rewrapped: list[tuple[FoundLink, LinkRow]] = []
+    rewrapped: list[tuple[LinkRow, LinkRow]] = []
     new_rows = state.each(lambda link: _rewrapped_link(keyring, link, state.target), needed)
     for link, new in zip(needed, new_rows, strict=True):
-        if new is None:
-            state.note_damaged(link.title, link.row.epoch)
+        if link.row is None or new is None:
+            state.note_damaged(link.title, link.epoch)
         else:
-            rewrapped.append((link, new))
+            rewrapped.append((link.row, new))
     with database.writing(engine) as connection:
         replaced = link_store.rewrap_links(connection, side, rewrapped)
-        deleted = link_store.delete_dead(connection, side, [link for link in found if link.dead])
-    state.rewrapped.update(old.row.epoch for old in replaced)
+        deleted = link_store.delete_dead(
+            connection, side, [link.row for link in found if link.row is not None and link.dead]
+        )
+    state.rewrapped.update(old.epoch for old in replaced)
     state.deleted += deleted
     state.follower.moves(len(found))
 
 
 def _rewrapped_link(keyring: Keyring, link: FoundLink, target: int) -> LinkRow | None:
     """The link key under the new epoch; None when its row is damaged."""
+    if link.row is None:
+        return None
     try:
         return keyring.rewrapped_link(link.row, target)
     except DamagedKeyError:

@@ -21,6 +21,7 @@ T = TypeVar("T", bytes, str)
 
 CHUNK: Final = 500
 FIRST_GENERATION: Final = 1
+_UUID_SIZE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,13 @@ def key_row(row: Any, ledger_id: UUID) -> KeyRow:
     generation = row.generation if isinstance(row.generation, int) else 0
     epoch = row.epoch if isinstance(row.epoch, int) else 0
     return KeyRow(row.key_id, ledger_id, row.subject_ref, str(row.purpose), generation, wrapped, epoch)
+
+
+def as_uuid(value: Any) -> UUID | None:
+    """A UUID as a driver gives it raw; None for what is none."""
+    if isinstance(value, UUID):
+        return value
+    return UUID(bytes=value) if isinstance(value, bytes) and len(value) == _UUID_SIZE else None
 
 
 def _fence_row(row: Any) -> FenceRow:

@@ -12,7 +12,7 @@ Each step can be repeated: a crash leaves erasures without a statement, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
@@ -28,6 +28,9 @@ from ledger.services.evolution.rules import policy_of
 from ledger.services.finality import recorded_ones, sign_statement, statements_of
 
 DAY: Final = 86_400_000_000
+MOST_AT_ONCE: Final = 1000
+"""Names of a ledger that one call forgets, so that whoever calls gets to other work: the rest are the next call's."""
+
 _PAGE: Final = 500
 
 StillLinked = Literal["open", "partial", "policy-unreadable", "policy-never", "keys-living", "not-yet", "unsigned"]
@@ -78,16 +81,23 @@ def subject_unlinked_at(deps: Dependencies, ledger_id: UUID, ref: bytes) -> int 
     return max((statement.at for statement in signed.values()), default=None)
 
 
-def unlink_due(deps: Dependencies, ledger_id: UUID) -> Mapping[UUID, Exception | None]:
-    """Forget the names of a ledger whose time is over. Gives each erasure that it came to, with the error that stood in
-    the way, or None. Raises ``IntegrityError`` for a policy that cannot be read."""
+def unlink_due(
+    deps: Dependencies, ledger_id: UUID, goes_on: Callable[[], bool] = lambda: True
+) -> Mapping[UUID, Exception | None]:
+    """Forget the names of a ledger whose time is over, but not many more than ``MOST_AT_ONCE``; ``goes_on`` is asked
+    before each. Gives each erasure that it came to, with the error that stood in the way, or None. Raises
+    ``IntegrityError`` for a policy that cannot be read."""
     days = policy_of(deps.catalogues.catalogue_mark(ledger_id)).unlink_after
     outcomes: dict[UUID, Exception | None] = {}
     if days is None:
         return outcomes
     after, until = None, deps.clock() - days * DAY
-    while entries := deps.vault.erasures_to_unlink(ledger_id, erased_until=until, after=after, limit=_PAGE):
+    while len(outcomes) < MOST_AT_ONCE and (
+        entries := deps.vault.erasures_to_unlink(ledger_id, erased_until=until, after=after, limit=_PAGE)
+    ):
         for entry in recorded_ones(deps, entries):
+            if not goes_on():
+                return outcomes
             if entry.erasure_id in outcomes:
                 continue
             try:
@@ -104,6 +114,8 @@ def unlink_at_once(deps: Dependencies, entry: ErasureEntry) -> bool:
     must not be lost."""
     try:
         if policy_of(deps.catalogues.catalogue_mark(entry.ledger_id)).unlink_after != 0:
+            return False
+        if statements_of(deps, "unlinked", [entry]):
             return False
         linkage = deps.vault.linkages(entry.ledger_id, [entry.subject_ref]).get(entry.subject_ref)
         if linkage is None or linkage.erased_at is None or linkage.keys_live:

@@ -328,6 +328,23 @@ def test_rows_of_a_forgotten_name_that_came_back_are_deleted(world: World, vault
     assert vault.unlinked_among(LEDGER, [PERSON]) == {PERSON}
 
 
+def test_a_row_that_no_link_key_can_have_stops_nobody(tmp_path: Path) -> None:
+    """SQLite takes a value of any type from a hand: it counts as damaged, and the others are rewrapped."""
+    with sqlite_world(tmp_path) as world:
+        vault = set_up(world)
+        known(vault)
+        for ledger_id, link_id in ((LEDGER.bytes, "text"), ("text", b"i" * 32), (7, 7)):
+            world.execute(
+                "INSERT INTO link_keys (ledger_id, link_id, wrapped, epoch) VALUES (:l, :i, 'text', 1)",
+                l=ledger_id,
+                i=link_id,
+            )
+        outcome = vault.epochs.rotate()
+        assert outcome is not None
+        assert (outcome.left, outcome.rewrapped) == ({1: 3}, 2 + 7 + 2 * 2)
+        assert others_are_as_before(world.open())
+
+
 # Damage
 
 
