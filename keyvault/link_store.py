@@ -6,7 +6,8 @@ the subject's ref in ``subject_links``, for the way from there. What is the same
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -16,7 +17,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Table,
-    Tuple,
     and_,
     bindparam,
     delete,
@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from keyvault.database import insert_missing
-from keyvault.store import CHUNK, as_uuid, chunks
+from keyvault.store import as_uuid, chunks
 from keyvault.tables import link_keys, subject_links, subject_names, subjects
 
 
@@ -68,10 +68,17 @@ class Side:
 
 # I8: names that were unlinked stay so, whatever a restored backup or a hand has brought back. A link key that no name
 # needs is one of those.
-_LEADS: Final = exists().where(
-    subject_names.c.ledger_id == link_keys.c.ledger_id,
-    subject_names.c.link_id == link_keys.c.link_id,
+# Two steps, names by link id and then each by itself: in one, SQLite goes through all names of the ledger.
+_name: Final = subject_names.alias()
+_SEALED: Final = exists().where(
+    subject_names.c.ledger_id == _name.c.ledger_id,
+    subject_names.c.name_hash == _name.c.name_hash,
     subject_names.c.sealed_ref.is_not(None),
+)
+_LEADS: Final = (
+    select(_name.c.name_hash)
+    .where(_name.c.ledger_id == link_keys.c.ledger_id, _name.c.link_id == link_keys.c.link_id, _SEALED)
+    .exists()
 )
 _UNLINKED: Final = exists().where(
     subjects.c.ledger_id == subject_links.c.ledger_id,
@@ -237,11 +244,9 @@ def rewrap_links(connection: Connection, side: Side, rows: Sequence[tuple[LinkRo
 
 def delete_dead(connection: Connection, side: Side, rows: Sequence[LinkRow]) -> int:
     """I8: rows of names that were unlinked, and that something has brought back."""
-    held = sorted(_hold_free(connection, side, [_place(row) for row in rows]))
     deleted = 0
-    for start in range(0, len(held), CHUNK):
-        statement = delete(side.table).where(_among(side, held[start : start + CHUNK]), side.dead)
-        deleted += connection.execute(statement).rowcount
+    for among in _in_chunks(side, _hold_free(connection, side, [_place(row) for row in rows])):
+        deleted += connection.execute(delete(side.table).where(among, side.dead)).rowcount
     return deleted
 
 
@@ -276,11 +281,10 @@ _REWRAP: Final = {side.table.name: _rewrap(side) for side in SIDES}
 def _hold_free(connection: Connection, side: Side, places: Sequence[tuple[UUID, bytes]]) -> set[tuple[UUID, bytes]]:
     """Those of these rows that nobody else holds, held until the transaction ends."""
     found: set[tuple[UUID, bytes]] = set()
-    ordered = sorted(set(places))
-    for start in range(0, len(ordered), CHUNK):
+    for among in _in_chunks(side, places):
         statement = (
             select(side.table.c.ledger_id, side.anchor)
-            .where(_among(side, ordered[start : start + CHUNK]))
+            .where(among)
             .order_by(side.table.c.ledger_id, side.anchor)
             .with_for_update(skip_locked=True)
         )
@@ -288,12 +292,11 @@ def _hold_free(connection: Connection, side: Side, places: Sequence[tuple[UUID, 
     return found
 
 
-def _among(side: Side, places: Sequence[tuple[UUID, bytes]]) -> ColumnElement[bool]:
-    return _key_of(side).in_(places)
-
-
-def _key_of(side: Side) -> Tuple:
-    return tuple_(side.table.c.ledger_id, side.anchor, types=[side.table.c.ledger_id.type, side.anchor.type])
+def _in_chunks(side: Side, places: Collection[tuple[UUID, bytes]]) -> Iterator[ColumnElement[bool]]:
+    """What selects these rows, in order, a ledger and so many of its rows at a time: by the primary key."""
+    for ledger_id, some in itertools.groupby(sorted(set(places)), key=lambda place: place[0]):
+        for chunk in chunks([anchor for _, anchor in some]):
+            yield and_(side.table.c.ledger_id == ledger_id, side.anchor.in_(chunk))
 
 
 def same_link(names: Any) -> ColumnElement[bool]:
