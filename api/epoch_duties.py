@@ -1,5 +1,5 @@
 """What a worker does about epochs: rotate when it is time, complete what was interrupted, sign what has become final,
-and say when an erasure stays open to old copies for too long."""
+say when an erasure stays open to old copies for too long; and forget the names of those who were erased."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from keyvault.errors import BusyError, KeyVaultError
 from keyvault.finality import DAY
 from ledger.errors import LedgerError
 from ledger.services.finality import sign_final_erasures
+from ledger.services.unlinking import unlink_due
 
 EVERY_SECONDS: Final = 30.0
 
@@ -38,6 +39,7 @@ class EpochDuties:
             "epoch-rotation": self._rotate,
             "final-statements": self._sign,
             "final-alarm": self._raise_alarm,
+            "unlinking": self._unlink,
         }
 
     @contextmanager
@@ -101,6 +103,20 @@ class EpochDuties:
     def _sign(self) -> None:
         for erasure_id in sign_final_erasures(self._service.deps):
             _log.info("erasure-final", extra={"erasure_id": str(erasure_id)})
+
+    def _unlink(self) -> None:
+        failures = []
+        for ledger in self._service.store.ledgers():
+            if self._stop.is_set():
+                break
+            outcomes = unlink_due(self._service.deps, ledger.ledger_id, lambda: not self._stop.is_set())
+            for erasure_id, error in outcomes.items():
+                if error is None:
+                    _log.info("erasure-unlinked", extra={"erasure_id": str(erasure_id)})
+                else:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _raise_alarm(self) -> None:
         """Once a day, as long as it lasts."""

@@ -113,6 +113,23 @@ class WholeNumber(fields.Integer):
         return number
 
 
+class DaysOrNever(fields.Field[int | str]):
+    """A number of whole days, or the word for never. Loaded and shown as it stands."""
+
+    def __init__(self, largest: int, never: str, **options: Any) -> None:
+        forms = [{"type": "integer", "minimum": 0, "maximum": largest}, {"type": "string", "enum": [never]}]
+        options["metadata"] = {"oneOf": forms, **options.get("metadata", {})}
+        super().__init__(**options)
+        self._largest, self._never = largest, never
+
+    @override
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> int | str:
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= self._largest
+        if not whole and value != self._never:
+            raise ValidationError(f'must be a number of whole days from 0 to {self._largest}, or "{self._never}"')
+        return value  # type: ignore[no-any-return]  # one of the two
+
+
 def _from_digits(value: object) -> int | None:
     if not isinstance(value, str) or len(value) > 20:
         return None

@@ -112,6 +112,8 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     vault.UnknownErasureError: NOT_FOUND,
     vault.UnknownPurposeError: NOT_FOUND,
     vault.NotErasedError: WRONG_STATE,
+    vault.KeysLiveError: WRONG_STATE,
+    vault.UnlinkedError: SUBJECT_ERASED,
     vault.BusyError: BUSY,
     # No request comes upon this one so far: epochs are the command line's and the worker's.
     vault.EpochRefusedError: BUSY,

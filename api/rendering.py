@@ -20,6 +20,7 @@ from ledger.services.finality import WHY_PENDING, render_statements
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
+from ledger.services.unlinking import WHY_LINKED, LinkState
 
 ED25519_ALGORITHM = b"\x01"
 
@@ -133,6 +134,7 @@ def render_subject(subject: SubjectSummary) -> dict[str, Any]:
         "last_recorded_at": _time(subject.last_recorded_at),
         "erased_at": _time(subject.erased_at),
         "final_at": _time(subject.final_at),
+        "unlinked_at": _time(subject.unlinked_at),
     }
 
 
@@ -142,7 +144,7 @@ def render_stream(stream_ref: bytes, version: int) -> dict[str, Any]:
 
 
 def render_erasure(erasure: Erasure) -> dict[str, Any]:
-    """An erasure. No epoch is ever destroyed yet, so none is final; and no name is unlinked yet."""
+    """An erasure."""
     entry = erasure.entry
     return {
         "id": str(entry.erasure_id),
@@ -157,7 +159,8 @@ def render_erasure(erasure: Erasure) -> dict[str, Any]:
         "erased_at": _time(entry.erased_at),
         "final_at": _time(erasure.final.at),
         "final_pending": _pending(erasure.final.pending),
-        "unlinked_at": None,
+        "unlinked_at": _time(erasure.linked.unlinked_at),
+        "unlink_pending": _still_linked(erasure.linked),
     }
 
 
@@ -174,6 +177,12 @@ def render_receipt(receipt: Receipt) -> dict[str, Any]:
 
 def _pending(word: Pending | None) -> dict[str, str] | None:
     return {"reason": word, "detail": WHY_PENDING[word]} if word is not None else None
+
+
+def _still_linked(linked: LinkState) -> dict[str, str | None] | None:
+    if linked.pending is None:
+        return None
+    return {"reason": linked.pending, "detail": WHY_LINKED[linked.pending], "due_at": _time(linked.due_at)}
 
 
 def render_outcome(outcome: ErasureOutcome) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from api.config import Settings, SettingsError
 from api.private_files import write_private
+from keyvault import clear_names
 from keyvault import database as vault_database
 from keyvault import migrate as vault_migrations
 from keyvault.errors import DamagedKeyError, KeyVaultError, NotAuthenticError, NotInitialisedError, ProviderError
@@ -170,10 +171,11 @@ def prepare_home(settings: Settings) -> None:
     settings.home.chmod(0o700)
 
 
-def migrate_databases(settings: Settings) -> None:
+def migrate_databases(settings: Settings, follower: Callable[[int], None] = lambda sealed: None) -> None:
     """Bring both databases to the newest schema; doing it again changes nothing.
 
-    Where an owner role migrates, the service's role is granted what it needs and no more.
+    Where an owner role migrates, the service's role is granted what it needs and no more. Names that an older version
+    left in clear are sealed, for which the KEKs are needed; ``follower`` is told how many so far.
     """
     engine = open_engine(settings.migrate_database_url or settings.database_url)
     try:
@@ -185,8 +187,16 @@ def migrate_databases(settings: Settings) -> None:
     try:
         role = _user(settings.keyvault_url) if settings.migrate_keyvault_url else None
         vault_migrations.migrate(engine, role)
+        clear = clear_names.are_left(engine)
     finally:
         engine.dispose()
+    if clear:
+        url = settings.migrate_keyvault_url or settings.keyvault_url
+        vault = open_vault(url, settings.kek, settings.journal, now)
+        try:
+            vault.seal_clear_names(follower)
+        finally:
+            vault.close()
 
 
 def _user(url: str) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from uuid import UUID
 
 from sqlalchemy import (
     Connection,
@@ -26,12 +25,12 @@ from sqlalchemy.types import NullType
 
 from keyvault.database import insert_missing, share_minting, stop_minting
 from keyvault.envelope import WrapKind
-from keyvault.store import KeyRow, SecretRow, chunks, key_row
+from keyvault.link_store import count_links, count_links_under
+from keyvault.store import KeyRow, SecretRow, as_uuid, chunks, key_row
 from keyvault.tables import backups, epochs, fences, ledger_secrets, subject_keys
 
 EpochState = Literal["preparing", "current", "retiring", "destroyed"]
 BackupKind = Literal["made", "attested"]
-_UUID_SIZE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +211,8 @@ def secrets_under(connection: Connection, old: Collection[int]) -> Sequence[Foun
 
 
 def count_rows(connection: Connection) -> Mapping[int, int]:
-    """Epoch → how many rows are wrapped under it: keys and secrets."""
-    found: dict[int, int] = {}
+    """Epoch → how many rows are wrapped under it: keys, secrets and link keys."""
+    found = dict(count_links(connection))
     for table in (subject_keys, ledger_secrets):
         statement = select(table.c.epoch, func.count()).group_by(table.c.epoch)
         for epoch, count in connection.execute(statement):
@@ -223,7 +222,7 @@ def count_rows(connection: Connection) -> Mapping[int, int]:
 
 def count_under(connection: Connection, epoch: int) -> int:
     """How many rows are wrapped under this epoch."""
-    return sum(
+    return count_links_under(connection, epoch) + sum(
         connection.execute(select(func.count()).select_from(table).where(table.c.epoch == epoch)).scalar_one()
         for table in (subject_keys, ledger_secrets)
     )
@@ -315,7 +314,7 @@ def _raw(table: Any) -> list[Label[Any]]:
 
 
 def _found_key(row: Any) -> FoundKey:
-    ledger_id = _uuid(row.ledger_id)
+    ledger_id = as_uuid(row.ledger_id)
     texts = isinstance(row.key_id, bytes) and isinstance(row.subject_ref, bytes) and isinstance(row.purpose, str)
     if ledger_id is None or not texts:
         return FoundKey(row.key_id, row.epoch, None, bool(row.fenced))
@@ -323,19 +322,13 @@ def _found_key(row: Any) -> FoundKey:
 
 
 def _found_secret(row: Any) -> FoundSecret:
-    ledger_id = _uuid(row.ledger_id)
+    ledger_id = as_uuid(row.ledger_id)
     title = f"the secret of kind {row.kind!r} of the ledger {ledger_id or 'without an id'}"
     key_id_fits = row.key_id is None or isinstance(row.key_id, bytes)
     known = row.kind in {kind.value for kind in WrapKind}
     if ledger_id is None or not known or not key_id_fits or not isinstance(row.wrapped, bytes):
         return FoundSecret(title, row.epoch, None)
     return FoundSecret(title, row.epoch, SecretRow(ledger_id, WrapKind(row.kind), row.key_id, row.wrapped, row.epoch))
-
-
-def _uuid(value: Any) -> UUID | None:
-    if isinstance(value, UUID):
-        return value
-    return UUID(bytes=value) if isinstance(value, bytes) and len(value) == _UUID_SIZE else None
 
 
 # Backups

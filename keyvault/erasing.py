@@ -14,18 +14,19 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, erasure_store, mark_store, name_store, store
+from keyvault import database, epoch_store, erasure_store, link_store, linking, mark_store, name_store, store
+from keyvault.epochs import held_epoch
 from keyvault.errors import (
     BusyError,
     NotInitialisedError,
     UnknownErasureError,
     UnknownPurposeError,
     UnknownSubjectError,
+    UnlinkedError,
 )
 from keyvault.journal import Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.name_store import SubjectRow
-from keyvault.reserve import insert_new_subjects
 from keyvault.scribe import write_line, write_line_in
 from keyvault.values import ACTOR_PURPOSE, ErasureEntry, SubjectState
 
@@ -102,6 +103,7 @@ def begin_again(engine: Engine, lost: Lost) -> ErasureEntry:
         if name_store.lock_subject(connection, lost.ledger_id, lost.subject_ref) is None:
             # Made and erased since the copy was taken: its name is not known here, its ref must never live again.
             name_store.insert_subjects(connection, lost.ledger_id, [lost.subject_ref], lost.requested_at)
+            link_store.insert_mark(connection, lost.ledger_id, lost.subject_ref)
         row = name_store.lock_subject(connection, lost.ledger_id, lost.subject_ref)
         if row is None or erasure_store.open_erasures_of(connection, lost.ledger_id, [row.ref]):
             raise BusyError("another erasure of the subject is open; try again when it is done")
@@ -206,12 +208,19 @@ def _resolve(
     if isinstance(subject, bytes):
         return subject
     digest = keyring.open_ledger(store.secrets_of(connection, request.ledger_id)).subject_hash(subject)
-    refs = name_store.refs_by_name(connection, request.ledger_id, [digest])
-    if digest not in refs and not block_unknown:
+    rows = name_store.names_by_hash(connection, request.ledger_id, [digest])
+    if digest in rows:
+        named = linking.subject_of(keyring, request.ledger_id, rows[digest])
+        ref = None if named is None else named.ref
+    elif block_unknown:
+        epoch, now = held_epoch(connection), request.requested_at
+        made = linking.insert_new_subjects(connection, keyring, request.ledger_id, [digest], epoch, now)
+        ref = made.get(digest)
+    else:
         raise UnknownSubjectError("the vault knows no subject of this name")
-    if digest not in refs:
-        refs = insert_new_subjects(connection, request.ledger_id, [digest], request.requested_at)
-    return refs[digest]
+    if ref is None:
+        raise UnlinkedError
+    return ref
 
 
 def _already_done(connection: Connection, row: SubjectRow, request: ErasureRequest) -> ErasureEntry | None:

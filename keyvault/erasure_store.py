@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
-from keyvault.store import chunks
-from keyvault.tables import erasures
-from keyvault.values import ErasureEntry
+from keyvault.store import chunks, living_keys_of, same_subject
+from keyvault.tables import erasures, subjects
+from keyvault.values import ErasureEntry, Linkage
 
 
 def insert_erasure(connection: Connection, entry: ErasureEntry) -> None:
@@ -155,6 +155,60 @@ def change_next_state(connection: Connection, ledger_id: UUID, ref: bytes, old: 
             erasures.c.next_state == old,
         )
         .values(next_state=new)
+    )
+
+
+# An erasure of everything, of which the worker has yet to say that the name is forgotten: an index has just these.
+_STILL_LINKED: Final = and_(erasures.c.unlinked_at.is_(None), erasures.c.purposes.is_(None))
+
+
+def to_unlink(
+    connection: Connection, ledger_id: UUID, erased_until: int, after: UUID | None, limit: int
+) -> Sequence[ErasureEntry]:
+    """Erasures of everything, carried out until then, in order of their ids: of subjects that are erased, of whom no
+    key lives, and of which it is still to be stated that their names are forgotten."""
+    statement = (
+        select(erasures)
+        .join(subjects, same_subject(subjects, erasures))
+        .where(
+            erasures.c.ledger_id == ledger_id,
+            _STILL_LINKED,
+            erasures.c.erased_at <= erased_until,
+            erasures.c.state == "done",
+            subjects.c.state == "erased",
+            ~living_keys_of(erasures),
+        )
+    )
+    if after is not None:
+        statement = statement.where(erasures.c.erasure_id > after)
+    return [entry_of(row) for row in connection.execute(statement.order_by(erasures.c.erasure_id).limit(limit))]
+
+
+def linkages(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Mapping[bytes, Linkage]:
+    """Ref → what decides whether its name can be forgotten."""
+    found = {}
+    whole = and_(same_subject(erasures, subjects), erasures.c.state == "done", erasures.c.purposes.is_(None))
+    erased_at = select(func.min(erasures.c.erased_at)).where(whole).scalar_subquery()
+    for chunk in chunks(refs):
+        statement = select(
+            subjects.c.subject_ref,
+            subjects.c.state,
+            erased_at.label("erased_at"),
+            living_keys_of(subjects).label("keys_live"),
+        ).where(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref.in_(chunk))
+        for row in connection.execute(statement):
+            since = row.erased_at if row.state == "erased" else None
+            found[row.subject_ref] = Linkage(since, bool(row.keys_live))
+    return found
+
+
+def mark_unlinked(connection: Connection, ledger_id: UUID, erasure_id: UUID, at: int) -> None:
+    """It was stated that the name is forgotten."""
+    connection.execute(
+        update(erasures)
+        .where(erasures.c.ledger_id == ledger_id, erasures.c.erasure_id == erasure_id)
+        .where(erasures.c.unlinked_at.is_(None))
+        .values(unlinked_at=at)
     )
 
 

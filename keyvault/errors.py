@@ -43,7 +43,20 @@ class BusyError(KeyVaultError):
 
 
 class NotErasedError(KeyVaultError):
-    """A name that is in use cannot begin anew."""
+    """A name that is in use can neither begin anew nor be forgotten."""
+
+
+class KeysLiveError(KeyVaultError):
+    """The name cannot be forgotten yet: a key of the subject lives, and what it opens tells the name beside the ref."""
+
+
+class UnlinkedError(KeyVaultError):
+    """The subject of this name was erased, and the way from the name to it was cut."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the subject was erased and its name forgotten: nothing leads from this name to what is left of it"
+        )
 
 
 class EpochRefusedError(KeyVaultError):

@@ -13,6 +13,7 @@ are, and then what they say is done again before anything is served: keys shredd
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -20,9 +21,9 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, erasing, erasure_store, mark_store, store
+from keyvault import database, epoch_store, erasing, erasure_store, linking, mark_store, store
 from keyvault.erasing import Lost
-from keyvault.errors import AnotherVaultError
+from keyvault.errors import AnotherVaultError, BusyError, DamagedKeyError, KeysLiveError, NotErasedError
 from keyvault.journal import Journal, JournalEntry, JournalMark, verify_chain
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.restoring import Restored, all_that_is_known, read_lines, settle_epochs, settle_restrictions
@@ -163,8 +164,8 @@ class RestoreGuard:
         return erasing.begin_again(self._engine, lost)
 
     def settle(self) -> Restored:
-        """Restrict and lift, and put the epochs right, as the lines behind the vault's mark say; then, if all of them
-        are true of the vault, go on to the last. Gives what is not true yet."""
+        """Restrict and lift, forget names, and put the epochs right, as the lines behind the vault's mark say; then, if
+        all of them are true of the vault, go on to the last. Gives what is not true yet."""
         mark = database.read(self._engine, mark_store.journal_mark)
         lines = self._behind(mark)
         found = database.read(self._engine, lambda connection: read_lines(connection, lines))
@@ -173,6 +174,10 @@ class RestoreGuard:
             settle_restrictions(connection, found, now)
         with database.writing(self._engine) as connection:
             settle_epochs(connection, found, self._keyring.provider)
+        for ledger_id, ref in found.unlinked:
+            # Of somebody whose keys are still to be shredded again, the way is cut at the next look.
+            with suppress(BusyError, NotErasedError, KeysLiveError, DamagedKeyError):
+                linking.cut(self._engine, self._keyring, ledger_id, ref, now)
         left = database.read(self._engine, lambda connection: read_lines(connection, lines))
         if not left:
             self._go_on_to(lines)
@@ -190,6 +195,13 @@ class RestoreGuard:
         return returned
 
     # Going on from what is there
+
+    def adopt_streams(self, ledger_id: UUID, streams: Mapping[str, tuple[bytes, bytes | None]]) -> int:
+        """Let the names of streams lead to their refs (and owners) that a ledger tells of, where they lead nowhere, so
+        that none begins a second time. Gives how many; streams of owners who are not known, or were forgotten, are left
+        out."""
+        with database.writing(self._engine) as connection:
+            return linking.adopt_streams(connection, self._keyring, ledger_id, streams)
 
     def accept(self, ledgers: Mapping[UUID, tuple[int, int, bytes | None]]) -> JournalMark:
         """From here on, what is there counts: the journal as it is, and the ledgers as given (mints, size, leaf hash).

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyvault import envelope
 from keyvault.cache import UnwrapCache
-from keyvault.envelope import DataKey, WrapKind
+from keyvault.envelope import DataKey, LinkKey, WrapKind
 from keyvault.errors import DamagedKeyError, NotAuthenticError, ProviderError, UnknownLedgerError
+from keyvault.link_store import LinkRow
 from keyvault.providers import KeyProvider
 from keyvault.store import FIRST_GENERATION, KeyRow, SecretRow
 
@@ -80,6 +81,37 @@ class Keyring:
         bare = replace(row, wrapped=b"", epoch=epoch)
         return replace(bare, wrapped=self.provider.wrap(epoch, secret, _secret_aad(bare)))
 
+    def new_link(self, ledger_id: UUID, ref: bytes, epoch: int) -> tuple[LinkKey, LinkRow, LinkRow]:
+        """A fresh link key of 32 random bytes, wrapped for the way from the names and for the way from the ref."""
+        key = os.urandom(envelope.KEY_SIZE)
+        link = LinkKey.of(key)
+        from_names = LinkRow(ledger_id, link.link_id, None, b"", epoch)
+        from_ref = LinkRow(ledger_id, None, ref, b"", epoch)
+        return link, self._wrapped_link(from_names, key), self._wrapped_link(from_ref, key)
+
+    def open_link(self, row: LinkRow) -> LinkKey:
+        """The link key of a row, of either side. Raises :class:`DamagedKeyError` when the row does not unwrap to it."""
+        aad = _link_aad(row)
+        link = LinkKey.of(self._undo(_link_name(row), row.wrapped, row.epoch, aad))
+        # The row of a ref names no link id: AAD and tag alone vouch for it.
+        if row.link_id is not None and not hmac.compare_digest(link.link_id, row.link_id):
+            raise DamagedKeyError("a row of the vault holds another key than it names")
+        return link
+
+    def rewrapped_link(self, row: LinkRow, epoch: int) -> LinkRow:
+        """The same link key, wrapped for its row under another epoch. Raises as :meth:`rewrapped_key` does."""
+        key = self._unwrap(row.wrapped, row.epoch, _link_aad(row))
+        if row.link_id is not None and not hmac.compare_digest(envelope.key_id_of(key), row.link_id):
+            raise DamagedKeyError("a row of the vault holds another key than it names")
+        return self._wrapped_link(replace(row, epoch=epoch), key)
+
+    def forget_link(self, link_id: bytes, ref: bytes) -> None:
+        """Drop a link key from the cache, by both ways."""
+        self._cache.forget([("link", link_id), ("link of", ref)])
+
+    def _wrapped_link(self, bare: LinkRow, key: bytes) -> LinkRow:
+        return replace(bare, wrapped=self.provider.wrap(bare.epoch, key, _link_aad(bare)))
+
     def forget(self, key_ids: Iterable[bytes]) -> None:
         """Drop keys from the cache, which would otherwise hold them for a little longer."""
         self._cache.forget(key_ids)
@@ -144,6 +176,16 @@ def _key_aad(row: KeyRow) -> bytes:
 def _secret_aad(row: SecretRow) -> bytes:
     key_id = envelope.ABSENT_KEY_ID if row.key_id is None else row.key_id
     return _checked_aad(row.kind, key_id, row.ledger_id, envelope.ABSENT_REF, "", 0, row.epoch)
+
+
+def _link_name(row: LinkRow) -> tuple[str, bytes | None]:
+    return ("link", row.link_id) if row.subject_ref is None else ("link of", row.subject_ref)
+
+
+def _link_aad(row: LinkRow) -> bytes:
+    link_id = envelope.ABSENT_KEY_ID if row.link_id is None else row.link_id
+    ref = envelope.ABSENT_REF if row.subject_ref is None else row.subject_ref
+    return _checked_aad(WrapKind.LINK_KEY, link_id, row.ledger_id, ref, "", 0, row.epoch)
 
 
 def _checked_aad(

@@ -7,14 +7,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, name_store, store
+from keyvault import database, epoch_store, linking, name_store, store
 from keyvault.envelope import DataKey, WrapKind
 from keyvault.erasure_store import decode_key_ids, open_erasures_of
 from keyvault.errors import DamagedKeyError, ProviderError
 from keyvault.keyring import Keyring
+from keyvault.linking import Named
 from keyvault.name_store import SubjectRow
 from keyvault.store import KeyInContext, SecretRow
-from keyvault.values import KeyView, SubjectEntry, SubjectState
+from keyvault.values import KeyView, StreamEntry, SubjectEntry, SubjectState
 
 
 def look_up_keys(
@@ -37,12 +38,12 @@ def look_up_keys(
     return {**others, **{found.row.key_id: view_of(keyring, found, recording=recording) for found in living}}
 
 
-def subject(engine: Engine, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
+def subject(engine: Engine, keyring: Keyring, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
     """The subject of this ref."""
 
     def look(connection: Connection) -> SubjectEntry | None:
         row = name_store.subject(connection, ledger_id, ref)
-        return None if row is None else _entries(connection, ledger_id, [row])[ref]
+        return None if row is None else _entries(connection, keyring, ledger_id, [row])[ref]
 
     return database.read(engine, look)
 
@@ -53,11 +54,34 @@ def find_subjects(
     """The subjects of these names, as far as they are in the index."""
 
     def look(connection: Connection) -> Mapping[str, SubjectEntry]:
+        found = _behind(connection, keyring, ledger_id, names)
+        refs = {name: named.ref for name, named in found.items() if named is not None}
+        rows = name_store.subjects_by_ref(connection, ledger_id, refs.values())
+        if rows.keys() != set(refs.values()):
+            raise DamagedKeyError("the name index leads to a subject that is not there")
+        entries = _entries(connection, keyring, ledger_id, rows.values())
+        return {name: entries[ref] for name, ref in refs.items()}
+
+    return database.read(engine, look)
+
+
+def unlinked_among(engine: Engine, keyring: Keyring, ledger_id: UUID, names: Collection[str]) -> frozenset[str]:
+    """The names from which nothing leads on any more, because their subjects were erased."""
+    found = database.read(engine, lambda connection: _behind(connection, keyring, ledger_id, names))
+    return frozenset(name for name, named in found.items() if named is None)
+
+
+def find_streams(
+    engine: Engine, keyring: Keyring, ledger_id: UUID, names: Collection[str]
+) -> Mapping[str, StreamEntry]:
+    """The streams of these names, as far as they are in the index and it leads on."""
+
+    def look(connection: Connection) -> Mapping[str, StreamEntry]:
         ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
-        hashes = {name: ledger.subject_hash(name) for name in names}
-        rows = name_store.subjects_by_name(connection, ledger_id, hashes.values())
-        entries = _entries(connection, ledger_id, rows.values())
-        return {name: entries[rows[digest].ref] for name, digest in hashes.items() if digest in rows}
+        hashes = {name: ledger.stream_hash(name) for name in names}
+        rows = name_store.streams_by_hash(connection, ledger_id, hashes.values())
+        found = {name: linking.stream_of(keyring, ledger_id, rows[one]) for name, one in hashes.items() if one in rows}
+        return {name: entry for name, entry in found.items() if entry is not None}
 
     return database.read(engine, look)
 
@@ -117,14 +141,26 @@ def _is_given_up(connection: Connection, row: SecretRow) -> bool:
     return now is not None and now.epoch == row.epoch and row.epoch in destroyed
 
 
-def _entries(connection: Connection, ledger_id: UUID, rows: Collection[SubjectRow]) -> Mapping[bytes, SubjectEntry]:
+def _behind(
+    connection: Connection, keyring: Keyring, ledger_id: UUID, names: Collection[str]
+) -> Mapping[str, Named | None]:
+    """Name → what it leads to, or None where that was cut; as far as they are in the index."""
+    ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
+    hashes = {name: ledger.subject_hash(name) for name in names}
+    rows = name_store.names_by_hash(connection, ledger_id, hashes.values())
+    return {name: linking.subject_of(keyring, ledger_id, rows[one]) for name, one in hashes.items() if one in rows}
+
+
+def _entries(
+    connection: Connection, keyring: Keyring, ledger_id: UUID, rows: Collection[SubjectRow]
+) -> Mapping[bytes, SubjectEntry]:
     refs = [row.ref for row in rows]
     key_ids: dict[bytes, dict[bytes, str]] = {ref: {} for ref in refs}
     for key in store.keys_of_subjects(connection, ledger_id, refs):
         key_ids[key.subject_ref][key.key_id] = key.purpose
     for fence in store.fences_of_subjects(connection, ledger_id, refs):
         key_ids[fence.subject_ref][fence.key_id] = fence.purpose
-    names = name_store.count_names(connection, ledger_id, refs)
+    names = linking.count_names(connection, keyring, ledger_id, refs)
     erasing = [row.ref for row in rows if row.state == "erasing"]
     under_way = open_erasures_of(connection, ledger_id, erasing)
     next_states: Mapping[bytes, SubjectState] = {ref: entry.next_state for ref, entry in under_way.items()}
@@ -133,7 +169,7 @@ def _entries(connection: Connection, ledger_id: UUID, rows: Collection[SubjectRo
             row.ref,
             row.state,
             row.changed_at,
-            names.get(row.ref, 0),
+            names[row.ref],
             tuple(sorted(key_ids[row.ref].items())),
             next_states.get(row.ref, row.state),
         )

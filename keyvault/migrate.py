@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from keyvault import database
+from keyvault import clear_names, database
 
 VERSION_TABLE: Final = "keyvault_version"
 
@@ -20,12 +20,14 @@ GRANTS: Final = {
     VERSION_TABLE: "SELECT",
     "epochs": "SELECT, INSERT, UPDATE (state, current_at, rewrapped_at, damaged, retired_at, destroyed_at, gone_at)",
     "ledger_secrets": "SELECT, INSERT, UPDATE (wrapped, epoch)",
-    "subjects": "SELECT, INSERT, UPDATE (state, changed_at)",
-    "subject_names": "SELECT, INSERT, UPDATE (subject_ref)",
-    "streams": "SELECT, INSERT, DELETE",
+    "subjects": "SELECT, INSERT, UPDATE (state, changed_at, unlinked_at)",
+    "subject_names": "SELECT, INSERT, UPDATE (link_id, sealed_ref)",
+    "streams": "SELECT, INSERT, DELETE, UPDATE (sealed_refs)",
+    "link_keys": "SELECT, INSERT, DELETE, UPDATE (wrapped, epoch)",
+    "subject_links": "SELECT, INSERT, DELETE, UPDATE (wrapped, epoch)",
     "subject_keys": "SELECT, INSERT, DELETE, UPDATE (wrapped_dek, epoch)",
     "fences": "SELECT, INSERT",
-    "erasures": "SELECT, INSERT, UPDATE (state, next_state, erased_at, epoch)",
+    "erasures": "SELECT, INSERT, UPDATE (state, next_state, erased_at, epoch, unlinked_at)",
     "reinstatements": "SELECT, INSERT, DELETE",
     "ledger_marks": "SELECT, INSERT, UPDATE (mints, size, leaf_hash)",
     "journal_marks": "SELECT, INSERT, UPDATE (n, digest)",
@@ -35,7 +37,8 @@ GRANTS: Final = {
 
 
 def migrate(engine: Engine, service_role: str | None = None, *, revision: str = "head") -> None:
-    """Run every migration that is missing, in one transaction; doing it again changes nothing.
+    """Run every migration that is missing, in one transaction; doing it again changes nothing. What needs the KEKs
+    besides is left to :mod:`keyvault.clear_names`.
 
     On PostgreSQL ``service_role`` (an existing role) is granted what the service needs, unless it is the
     migrating user.
@@ -48,9 +51,9 @@ def migrate(engine: Engine, service_role: str | None = None, *, revision: str = 
 
 
 def pending_migrations(engine: Engine) -> bool:
-    """Whether :func:`migrate` would change anything."""
+    """Whether :func:`migrate` would change anything, or left names to be sealed."""
     newest = ScriptDirectory.from_config(_config(None)).get_current_head()
-    return database.read(engine, _revision) != newest
+    return database.read(engine, _revision) != newest or clear_names.are_left(engine)
 
 
 def _revision(connection: Connection) -> str | None:

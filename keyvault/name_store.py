@@ -1,18 +1,24 @@
-"""The vault's SQL about subjects, streams and the name index: one function a statement."""
+"""The vault's SQL about subjects, streams and the name index: one function a statement. What the rows of the index hold
+is sealed; ``linking.py`` opens it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
 
 from keyvault.database import insert_missing
-from keyvault.store import chunks, same_subject
-from keyvault.tables import streams, subject_names, subjects
-from keyvault.values import StreamEntry, SubjectState
+from keyvault.link_store import FROM_NAMES, LinkRow, same_link
+from keyvault.store import NOT_FENCED, KeyRow, chunks, key_row, same_subject
+from keyvault.tables import link_keys, streams, subject_keys, subject_names, subjects
+from keyvault.values import SubjectState
+
+_LINK_OF_NAME: Final = same_link(subject_names)
+_LINK_OF_STREAM: Final = same_link(streams)
+_KEYS_OF_SUBJECT: Final = and_(same_subject(subject_keys, subjects), NOT_FENCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,56 +30,19 @@ class SubjectRow:
     changed_at: int
 
 
-# Subjects and their names
+@dataclass(frozen=True, slots=True)
+class NameRow:
+    """A row of the name index, with the link key that opens it as far as that is there. ``clear_ref``: of a stream that
+    nobody owns."""
+
+    name_hash: bytes
+    link_id: bytes | None
+    sealed: bytes | None
+    link: LinkRow | None
+    clear_ref: bytes | None = None
 
 
-def subjects_by_name(
-    connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]
-) -> Mapping[bytes, SubjectRow]:
-    """Name hash → subject, as far as they are in the index."""
-    found = {}
-    for chunk in chunks(name_hashes):
-        statement = (
-            select(subject_names.c.name_hash, subjects.c.subject_ref, subjects.c.state, subjects.c.changed_at)
-            .join(subjects, same_subject(subject_names, subjects))
-            .where(subject_names.c.ledger_id == ledger_id, subject_names.c.name_hash.in_(chunk))
-        )
-        for row in connection.execute(statement):
-            found[row.name_hash] = SubjectRow(row.subject_ref, row.state, row.changed_at)
-    return found
-
-
-def refs_by_name(connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]) -> Mapping[bytes, bytes]:
-    """Name hash → ref, also where the subject's own row is still to come."""
-    found = {}
-    for chunk in chunks(name_hashes):
-        statement = select(subject_names.c.name_hash, subject_names.c.subject_ref).where(
-            subject_names.c.ledger_id == ledger_id, subject_names.c.name_hash.in_(chunk)
-        )
-        found.update({row.name_hash: row.subject_ref for row in connection.execute(statement)})
-    return found
-
-
-def insert_names(connection: Connection, ledger_id: UUID, refs: Mapping[bytes, bytes]) -> None:
-    """Name hash → ref, where the name is not in the index yet."""
-    insert_missing(
-        connection,
-        subject_names,
-        [{"ledger_id": ledger_id, "name_hash": key, "subject_ref": refs[key]} for key in sorted(refs)],
-    )
-
-
-def count_names(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Mapping[bytes, int]:
-    """Ref → how many names lead to it."""
-    found: dict[bytes, int] = {}
-    for chunk in chunks(refs):
-        statement = (
-            select(subject_names.c.subject_ref, func.count().label("names"))
-            .where(subject_names.c.ledger_id == ledger_id, subject_names.c.subject_ref.in_(chunk))
-            .group_by(subject_names.c.subject_ref)
-        )
-        found.update({row.subject_ref: row.names for row in connection.execute(statement)})
-    return found
+# Subjects
 
 
 def insert_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes], now: int) -> None:
@@ -90,12 +59,39 @@ def insert_subjects(connection: Connection, ledger_id: UUID, refs: Collection[by
 
 def subject(connection: Connection, ledger_id: UUID, ref: bytes) -> SubjectRow | None:
     """The subject of this ref."""
-    return _subject(connection, select(subjects).where(_is_subject(subjects, ledger_id, ref)))
+    return _subject(connection, select(subjects).where(_is_subject(ledger_id, ref)))
+
+
+def subjects_by_ref(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Mapping[bytes, SubjectRow]:
+    """Ref → subject."""
+    found = {}
+    for chunk in chunks(refs):
+        statement = select(subjects).where(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref.in_(chunk))
+        found.update({row.subject_ref: _subject_row(row) for row in connection.execute(statement)})
+    return found
+
+
+def subjects_with_keys(
+    connection: Connection, ledger_id: UUID, refs: Collection[bytes]
+) -> tuple[Mapping[bytes, SubjectRow], Sequence[KeyRow]]:
+    """Ref → subject, and the living keys of these subjects, as of one moment."""
+    found, keys = {}, []
+    for chunk in chunks(refs):
+        statement = (
+            select(subjects.c.subject_ref.label("ref"), subjects.c.state, subjects.c.changed_at, subject_keys)
+            .select_from(subjects.join(subject_keys, _KEYS_OF_SUBJECT, isouter=True))
+            .where(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref.in_(chunk))
+        )
+        for row in connection.execute(statement):
+            found[row.ref] = SubjectRow(row.ref, row.state, row.changed_at)
+            if row.key_id is not None:
+                keys.append(key_row(row, ledger_id))
+    return found, keys
 
 
 def lock_subject(connection: Connection, ledger_id: UUID, ref: bytes) -> SubjectRow | None:
     """The subject of this ref, for this transaction alone: nobody mints for it, nobody else changes its state."""
-    return _subject(connection, select(subjects).where(_is_subject(subjects, ledger_id, ref)).with_for_update())
+    return _subject(connection, select(subjects).where(_is_subject(ledger_id, ref)).with_for_update())
 
 
 def lock_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> None:
@@ -115,9 +111,70 @@ def lock_subjects(connection: Connection, ledger_id: UUID, refs: Collection[byte
 
 def set_subject_state(connection: Connection, ledger_id: UUID, ref: bytes, state: SubjectState, now: int) -> None:
     """Any state → ``state``. The caller holds the row."""
-    connection.execute(
-        update(subjects).where(_is_subject(subjects, ledger_id, ref)).values(state=state, changed_at=now)
+    connection.execute(update(subjects).where(_is_subject(ledger_id, ref)).values(state=state, changed_at=now))
+
+
+def mark_unlinked(connection: Connection, ledger_id: UUID, ref: bytes, now: int) -> None:
+    """Since when no name leads here: the first time stays."""
+    unmarked = subjects.c.unlinked_at.is_(None)
+    connection.execute(update(subjects).where(_is_subject(ledger_id, ref), unmarked).values(unlinked_at=now))
+
+
+def unlinked_at(connection: Connection, ledger_id: UUID, ref: bytes) -> int | None:
+    """Since when no name leads to this subject."""
+    since: int | None = connection.execute(
+        select(subjects.c.unlinked_at).where(_is_subject(ledger_id, ref))
+    ).scalar_one_or_none()
+    return since
+
+
+# Names of subjects
+
+
+def names_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]) -> Mapping[bytes, NameRow]:
+    """Name hash → row, as far as they are in the index."""
+    found = {}
+    for chunk in chunks(name_hashes):
+        statement = (
+            select(subject_names, link_keys.c.wrapped, link_keys.c.epoch)
+            .join(link_keys, _LINK_OF_NAME, isouter=True)
+            .where(subject_names.c.ledger_id == ledger_id, subject_names.c.name_hash.in_(chunk))
+        )
+        for row in connection.execute(statement):
+            found[row.name_hash] = NameRow(row.name_hash, row.link_id, row.sealed_ref, _link(ledger_id, row))
+    return found
+
+
+def lock_name(connection: Connection, ledger_id: UUID, name_hash: bytes) -> None:
+    """Hold a name's row until the end, in place of its subject's, to which nothing leads from it any more."""
+    statement = select(subject_names.c.link_id).where(
+        subject_names.c.ledger_id == ledger_id, subject_names.c.name_hash == name_hash
     )
+    connection.execute(statement.with_for_update()).all()
+
+
+def hashes_of_link(connection: Connection, ledger_id: UUID, link_id: bytes) -> Sequence[bytes]:
+    """The hashes of all names of one subject, in order."""
+    statement = select(subject_names.c.name_hash).where(_has_link(subject_names, ledger_id, link_id))
+    return list(connection.execute(statement.order_by(subject_names.c.name_hash)).scalars())
+
+
+def insert_names(connection: Connection, ledger_id: UUID, rows: Collection[NameRow]) -> None:
+    """Rows, where the name is not in the index yet."""
+    insert_missing(
+        connection,
+        subject_names,
+        [
+            {"ledger_id": ledger_id, "name_hash": row.name_hash, "link_id": row.link_id, "sealed_ref": row.sealed}
+            for row in sorted(rows, key=lambda row: row.name_hash)
+        ],
+    )
+
+
+def unlinked_subjects(connection: Connection) -> Sequence[tuple[UUID, bytes]]:
+    """To whom no name leads any more, in any ledger."""
+    statement = select(subjects.c.ledger_id, subjects.c.subject_ref).where(subjects.c.unlinked_at.is_not(None))
+    return [(row.ledger_id, row.subject_ref) for row in connection.execute(statement)]
 
 
 def restricted_subjects(connection: Connection) -> Sequence[tuple[UUID, bytes]]:
@@ -126,68 +183,103 @@ def restricted_subjects(connection: Connection) -> Sequence[tuple[UUID, bytes]]:
     return [(row.ledger_id, row.subject_ref) for row in connection.execute(statement)]
 
 
-def move_names(connection: Connection, ledger_id: UUID, old_ref: bytes, new_ref: bytes) -> None:
-    """Let every name of one subject lead to another."""
+def count_names(connection: Connection, ledger_id: UUID, link_ids: Collection[bytes]) -> Mapping[bytes, int]:
+    """Link id → how many names have it."""
+    found: dict[bytes, int] = {}
+    for chunk in chunks(link_ids):
+        statement = (
+            select(subject_names.c.link_id, func.count().label("names"))
+            .where(subject_names.c.ledger_id == ledger_id, subject_names.c.link_id.in_(chunk))
+            .group_by(subject_names.c.link_id)
+        )
+        found.update({row.link_id: row.names for row in connection.execute(statement)})
+    return found
+
+
+def move_name(connection: Connection, ledger_id: UUID, old_link_id: bytes, new: NameRow) -> None:
+    """Let a name of one subject lead to another."""
     connection.execute(
-        update(subject_names).where(_is_subject(subject_names, ledger_id, old_ref)).values(subject_ref=new_ref)
+        update(subject_names)
+        .where(_has_link(subject_names, ledger_id, old_link_id), subject_names.c.name_hash == new.name_hash)
+        .values(link_id=new.link_id, sealed_ref=new.sealed)
     )
+
+
+def cut_names(connection: Connection, ledger_id: UUID, link_id: bytes) -> None:
+    """Names and own streams of a subject lead nowhere any more. Their rows stay, so that late writers are refused."""
+    connection.execute(
+        update(subject_names).where(_has_link(subject_names, ledger_id, link_id)).values(sealed_ref=None)
+    )
+    connection.execute(update(streams).where(_has_link(streams, ledger_id, link_id)).values(sealed_refs=None))
 
 
 # Streams
 
 
-def streams_by_name(
-    connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]
-) -> Mapping[bytes, tuple[StreamEntry, SubjectState | None]]:
-    """Name hash → stream and its owner's state, as far as they are in the index."""
+def streams_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]) -> Mapping[bytes, NameRow]:
+    """Name hash → row, as far as they are in the index."""
     found = {}
     for chunk in chunks(name_hashes):
-        owner = and_(subjects.c.ledger_id == streams.c.ledger_id, subjects.c.subject_ref == streams.c.owner_ref)
         statement = (
-            select(streams.c.name_hash, streams.c.stream_ref, streams.c.owner_ref, subjects.c.state)
-            .join(subjects, owner, isouter=True)
+            select(streams, link_keys.c.wrapped, link_keys.c.epoch)
+            .join(link_keys, _LINK_OF_STREAM, isouter=True)
             .where(streams.c.ledger_id == ledger_id, streams.c.name_hash.in_(chunk))
         )
         for row in connection.execute(statement):
-            found[row.name_hash] = (StreamEntry(row.stream_ref, row.owner_ref), row.state)
+            link = _link(ledger_id, row)
+            found[row.name_hash] = NameRow(row.name_hash, row.link_id, row.sealed_refs, link, row.stream_ref)
     return found
 
 
-def insert_streams(connection: Connection, ledger_id: UUID, entries: Mapping[bytes, StreamEntry]) -> None:
-    """Name hash → stream, where the name is not in the index yet."""
+def insert_streams(connection: Connection, ledger_id: UUID, rows: Collection[NameRow]) -> None:
+    """Rows, where the name is not in the index yet."""
     insert_missing(
         connection,
         streams,
         [
             {
                 "ledger_id": ledger_id,
-                "name_hash": key,
-                "stream_ref": entries[key].ref,
-                "owner_ref": entries[key].owner_ref,
+                "name_hash": row.name_hash,
+                "link_id": row.link_id,
+                "sealed_refs": row.sealed,
+                "stream_ref": row.clear_ref,
             }
-            for key in sorted(entries)
+            for row in sorted(rows, key=lambda row: row.name_hash)
         ],
     )
 
 
-def delete_stream(connection: Connection, ledger_id: UUID, name_hash: bytes, ref: bytes) -> None:
-    """Forget a stream's index row, if it leads to this ref."""
+def delete_stream(connection: Connection, ledger_id: UUID, row: NameRow) -> None:
+    """Forget a stream's index row, if it is still this one."""
+    same = and_(
+        streams.c.sealed_refs.is_not_distinct_from(row.sealed), streams.c.stream_ref.is_not_distinct_from(row.clear_ref)
+    )
     connection.execute(
-        delete(streams).where(
-            streams.c.ledger_id == ledger_id, streams.c.name_hash == name_hash, streams.c.stream_ref == ref
-        )
+        delete(streams).where(streams.c.ledger_id == ledger_id, streams.c.name_hash == row.name_hash, same)
     )
 
 
-def delete_streams_of(connection: Connection, ledger_id: UUID, owner_ref: bytes) -> None:
-    """Forget the index rows of every stream that this subject owns."""
-    connection.execute(delete(streams).where(streams.c.ledger_id == ledger_id, streams.c.owner_ref == owner_ref))
+def delete_streams_of(connection: Connection, ledger_id: UUID, link_id: bytes) -> None:
+    """Forget the index rows of every stream whose owner has this link."""
+    connection.execute(delete(streams).where(_has_link(streams, ledger_id, link_id)))
 
 
-def _is_subject(table: Any, ledger_id: UUID, ref: bytes) -> ColumnElement[bool]:
-    return and_(table.c.ledger_id == ledger_id, table.c.subject_ref == ref)
+def _has_link(table: Any, ledger_id: UUID, link_id: bytes) -> ColumnElement[bool]:
+    return and_(table.c.ledger_id == ledger_id, table.c.link_id == link_id)
+
+
+def _link(ledger_id: UUID, row: Any) -> LinkRow | None:
+    return None if row.wrapped is None else FROM_NAMES.row(ledger_id, row.link_id, row.wrapped, row.epoch)
+
+
+def _is_subject(ledger_id: UUID, ref: bytes) -> ColumnElement[bool]:
+    return and_(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref == ref)
 
 
 def _subject(connection: Connection, statement: Any) -> SubjectRow | None:
     row = connection.execute(statement).one_or_none()
-    return None if row is None else SubjectRow(row.subject_ref, row.state, row.changed_at)
+    return None if row is None else _subject_row(row)
+
+
+def _subject_row(row: Any) -> SubjectRow:
+    return SubjectRow(row.subject_ref, row.state, row.changed_at)

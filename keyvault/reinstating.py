@@ -1,8 +1,9 @@
 """Names of erased people begin anew, because a new relationship has begun.
 
-:func:`reinstate` is one transaction: a new subject, and the way from the name to the old one is gone. The old subject
-stays as it is, with its fences and erasures, and nothing leads from the new one to it: not a row here, not the line in
-the journal, not what the ledger records.
+:func:`reinstate` is one transaction: a new subject with a link key of its own, and the way from the name to the old
+one is cut, as by :func:`keyvault.linking.unlink`, if that has not been done. The old subject stays as it is, with its
+fences and erasures, and nothing leads from the new one to it: not a row here, not the line in the journal, not what the
+ledger records; nor a time: ``unlinked_at`` is for the next call of ``unlink`` to set, else both would have the same.
 
 What is still to be said of it, in the ledger and in the journal, stands in a row until it is said (:func:`finish`): a
 crash in between loses nothing, whoever asks again, or the worker, says it.
@@ -10,7 +11,6 @@ crash in between loses nothing, whoever asks again, or the worker, says it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,11 +18,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, erasure_store, mark_store, name_store, reinstatement_store, store
-from keyvault.envelope import REF_SIZE
+from keyvault import database, erasure_store, link_store, linking, mark_store, name_store, reinstatement_store, store
+from keyvault.epochs import held_epoch
 from keyvault.errors import BusyError, NotErasedError, UnknownSubjectError
 from keyvault.journal import Journal
 from keyvault.keyring import Keyring
+from keyvault.name_store import SubjectRow
 from keyvault.scribe import write_line
 from keyvault.values import Reinstatement
 
@@ -72,26 +73,50 @@ def _attempt(
 ) -> Reinstatement | None:
     """None: while we waited for the subject, somebody else has let the name begin anew."""
     ledger_id = request.ledger_id
+    epoch = held_epoch(connection)
     digest = keyring.open_ledger(store.secrets_of(connection, ledger_id)).subject_hash(name)
-    old_ref = name_store.refs_by_name(connection, ledger_id, [digest]).get(digest)
-    row = None if old_ref is None else name_store.lock_subject(connection, ledger_id, old_ref)
-    if old_ref is None or row is None:
+    old = name_store.names_by_hash(connection, ledger_id, [digest]).get(digest)
+    if old is None or old.link_id is None:
         raise UnknownSubjectError("the vault knows no subject of this name")
-    if name_store.refs_by_name(connection, ledger_id, [digest]).get(digest) != old_ref:
+    named = linking.subject_of(keyring, ledger_id, old)
+    row = None
+    if named is None:
+        name_store.lock_name(connection, ledger_id, digest)
+    else:
+        row = name_store.lock_subject(connection, ledger_id, named.ref)
+    now = name_store.names_by_hash(connection, ledger_id, [digest])[digest]
+    if (now.link_id, now.sealed) != (old.link_id, old.sealed):
         return None
-    # I8: the row is held, so no erasure begins or ends meanwhile.
-    if row.state == "erasing" or erasure_store.open_erasures_of(connection, ledger_id, [old_ref]):
-        raise BusyError("an erasure of the subject is under way; try again in a moment")
-    if row.state != "erased":
-        begun = reinstatement_store.find(connection, ledger_id, old_ref)
-        if begun is None:
-            raise NotErasedError("the subject is not erased: its name is in use, and there is nothing to reinstate")
-        return begun
-    made = Reinstatement(ledger_id, os.urandom(REF_SIZE), request.reason, request.reinstated_at, request.reinstated_by)
-    name_store.insert_subjects(connection, ledger_id, [made.subject_ref], made.reinstated_at)
-    name_store.move_names(connection, ledger_id, old_ref, made.subject_ref)
+    if named is not None:
+        begun = _not_yet(connection, ledger_id, named.ref, row)
+        if begun is not None:
+            return begun
+    new = linking.new_subject(keyring, ledger_id, epoch)
+    made = Reinstatement(ledger_id, new.ref, request.reason, request.reinstated_at, request.reinstated_by)
+    name_store.insert_subjects(connection, ledger_id, [new.ref], made.reinstated_at)
+    link_store.insert_links(connection, new.rows)
+    for one in name_store.hashes_of_link(connection, ledger_id, old.link_id):
+        name_store.move_name(connection, ledger_id, old.link_id, new.name_row(ledger_id, one))
     # The old streams can take no event any more. Their names begin anew too; their refs stay with the old subject.
-    name_store.delete_streams_of(connection, ledger_id, old_ref)
+    name_store.delete_streams_of(connection, ledger_id, old.link_id)
+    if named is not None:
+        link_store.cut_link(connection, ledger_id, named.ref, old.link_id)
+        keyring.forget_link(old.link_id, named.ref)
     reinstatement_store.insert_one(connection, made)
     mark_store.count_mint(connection, ledger_id)
     return made
+
+
+def _not_yet(connection: Connection, ledger_id: UUID, ref: bytes, row: SubjectRow | None) -> Reinstatement | None:
+    """The reinstatement that this subject is, as long as it is open. Raises where the subject, whose row is held, has
+    not been erased as a whole (I8: no erasure begins or ends meanwhile)."""
+    if row is None:
+        raise UnknownSubjectError("the vault knows no subject of this name")
+    if row.state == "erasing" or erasure_store.open_erasures_of(connection, ledger_id, [ref]):
+        raise BusyError("an erasure of the subject is under way; try again in a moment")
+    if row.state == "erased":
+        return None
+    begun = reinstatement_store.find(connection, ledger_id, ref)
+    if begun is None:
+        raise NotErasedError("the subject is not erased: its name is in use, and there is nothing to reinstate")
+    return begun

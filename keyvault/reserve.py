@@ -14,11 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, erasure_store, mark_store, name_store, store
-from keyvault.envelope import REF_SIZE
+from keyvault import database, erasure_store, linking, mark_store, name_store, store
+from keyvault.envelope import REF_SIZE, LinkKey
 from keyvault.epochs import held_epoch
-from keyvault.errors import VaultUnavailableError
+from keyvault.errors import DamagedKeyError, VaultUnavailableError
 from keyvault.keyring import Keyring, LedgerKeys
+from keyvault.linking import Named
 from keyvault.store import KeyRow
 from keyvault.values import ErasureEntry, Refusal, Reservation, StreamEntry, SubjectState, VaultMark
 
@@ -39,10 +40,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What of a request is there, what is refused, and what is missing."""
+    """What of a request is there, what is refused, and what is missing. ``unlinked``, ``unlinked_streams``: names of
+    people who were erased, from which nothing leads on any more."""
 
     streams: Mapping[str, StreamEntry]
-    subjects: Mapping[str, bytes]
+    subjects: Mapping[str, Named]
+    unlinked: frozenset[str]
+    unlinked_streams: frozenset[str]
     keys: Mapping[Pair, KeyRow]
     refused: Mapping[Pair, Refusal]
     missing_subjects: frozenset[str]
@@ -62,7 +66,8 @@ def reserve(
 
     def look(connection: Connection) -> tuple[LedgerKeys, Survey, VaultMark]:
         ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
-        return ledger, _survey(connection, ledger_id, ledger, request), mark_store.vault_mark(connection, ledger_id)
+        survey = _survey(connection, keyring, ledger_id, ledger, request)
+        return ledger, survey, mark_store.vault_mark(connection, ledger_id)
 
     ledger, survey, mark = database.read(engine, look)
     for _ in range(_ATTEMPTS):
@@ -80,7 +85,9 @@ def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey, mark: Vau
     return Reservation(
         complete=survey.complete,
         streams=survey.streams,
-        subjects=survey.subjects,
+        subjects={name: named.ref for name, named in survey.subjects.items()},
+        unlinked=survey.unlinked,
+        unlinked_streams=survey.unlinked_streams,
         keys={pair: keyring.open_key(row) for pair, row in survey.keys.items()},
         refused=survey.refused,
         ledger_key=ledger.data_key,
@@ -88,25 +95,30 @@ def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey, mark: Vau
     )
 
 
-def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request: Request) -> Survey:
+def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: LedgerKeys, request: Request) -> Survey:
     hashes = {name: ledger.stream_hash(name) for name in request.streams}
-    by_hash = name_store.streams_by_name(connection, ledger_id, hashes.values())
-    streams = {name: by_hash[digest] for name, digest in hashes.items() if digest in by_hash}
-    owners = {name: owner for name, owner in request.streams.items() if name not in streams}
+    stream_rows = name_store.streams_by_hash(connection, ledger_id, hashes.values())
+    found = {
+        name: linking.stream_of(keyring, ledger_id, stream_rows[digest])
+        for name, digest in hashes.items()
+        if digest in stream_rows
+    }
+    streams = {name: entry for name, entry in found.items() if entry is not None}
+    owners = {name: owner for name, owner in request.streams.items() if name not in found}
 
+    known, unlinked = _named(connection, keyring, ledger_id, ledger, request)
     needed = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
-    named = needed | {owner for owner in request.streams.values() if owner is not None}
-    name_hashes = {name: ledger.subject_hash(name) for name in named}
-    rows = name_store.subjects_by_name(connection, ledger_id, name_hashes.values())
-    known = {name: rows[digest] for name, digest in name_hashes.items() if digest in rows}
+    owning = {entry.owner_ref for entry in streams.values() if entry.owner_ref is not None}
+    refs = owning | {named.ref for named in known.values()}
+    # Names lead to refs in one statement, states are read in the next: what was erased in between shows as erased.
+    rows, keys = name_store.subjects_with_keys(connection, ledger_id, refs)
+    if rows.keys() != refs:
+        raise DamagedKeyError("the name index leads to a subject that is not there")
 
-    states: dict[bytes, SubjectState] = {row.ref: row.state for row in known.values()}
+    states: dict[bytes, SubjectState] = {ref: row.state for ref, row in rows.items()}
     wanted = {(known[name].ref, purpose) for name, purpose in request.keys if name in known}
-    wanted |= {(known[owner].ref, "") for owner in owners.values() if owner in known}
-    for entry, owner_state in streams.values():
-        if entry.owner_ref is not None and owner_state is not None:
-            states[entry.owner_ref] = owner_state
-            wanted.add((entry.owner_ref, ""))
+    wanted |= {(known[owner].ref, "") for owner in owners.values() if owner is not None and owner in known}
+    wanted |= {(ref, "") for ref in owning}
 
     erasing = {ref for ref, state in states.items() if state == "erasing"}
     under_way = erasure_store.open_erasures_of(connection, ledger_id, erasing)
@@ -114,10 +126,7 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
         states[ref] = _outcome(connection, ledger_id, ref, under_way.get(ref))
     doomed = {(ref, purpose) for ref, entry in under_way.items() for _, purpose in entry.key_ids}
 
-    living = {
-        (row.subject_ref, row.purpose): row
-        for row in store.keys_of_subjects(connection, ledger_id, {ref for ref, _ in wanted})
-    }
+    living = {(row.subject_ref, row.purpose): row for row in keys}
     lacking = wanted - living.keys()
     fences = store.fences_of_subjects(connection, ledger_id, {ref for ref, _ in lacking})
     fenced = {(row.subject_ref, row.purpose) for row in fences} | doomed
@@ -125,7 +134,9 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
     refused |= dict.fromkeys(_excess(living.keys() | fenced, lacking - refused.keys()), "full")
     missing_streams = set()
     for name, owner in owners.items():
-        pair = (known[owner].ref, "") if owner in known else None
+        if owner in unlinked:
+            continue
+        pair = (known[owner].ref, "") if owner is not None and owner in known else None
         # No event can be recorded in a stream whose owner gets no key, so it is not made either.
         why = None if pair is None else (_refusal(states[pair[0]], pair in fenced) or refused.get(pair))
         if pair is None or why is None:
@@ -133,14 +144,30 @@ def _survey(connection: Connection, ledger_id: UUID, ledger: LedgerKeys, request
         else:
             refused[pair] = why
     return Survey(
-        streams={name: entry for name, (entry, _) in streams.items()},
-        subjects={name: row.ref for name, row in known.items()},
+        streams=streams,
+        subjects=known,
+        unlinked=unlinked,
+        unlinked_streams=frozenset(found.keys() - streams.keys()),
         keys={pair: row for pair, row in living.items() if pair in wanted},
         refused=refused,
-        missing_subjects=frozenset(needed - known.keys()),
+        missing_subjects=frozenset(needed - known.keys() - unlinked),
         missing_streams=frozenset(missing_streams),
         missing_keys=frozenset(lacking - refused.keys()),
     )
+
+
+def _named(
+    connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: LedgerKeys, request: Request
+) -> tuple[Mapping[str, Named], frozenset[str]]:
+    """The subjects behind the names of a request, and the names whose way to one was cut."""
+    owners = {owner for owner in request.streams.values() if owner is not None}
+    hashes = {name: ledger.subject_hash(name) for name in {name for name, _ in request.keys} | owners}
+    rows = name_store.names_by_hash(connection, ledger_id, hashes.values())
+    found = {
+        name: linking.subject_of(keyring, ledger_id, rows[digest]) for name, digest in hashes.items() if digest in rows
+    }
+    known = {name: named for name, named in found.items() if named is not None}
+    return known, frozenset(found.keys() - known.keys())
 
 
 def _outcome(connection: Connection, ledger_id: UUID, ref: bytes, under_way: ErasureEntry | None) -> SubjectState:
@@ -188,41 +215,34 @@ def _mint(
     """Make what is missing, in one write transaction; gives what is there then."""
     epoch = held_epoch(connection)
     hashes = {name: ledger.subject_hash(name) for name in stale.missing_subjects}
-    new_refs = insert_new_subjects(connection, ledger_id, hashes.values(), now)
-    locked = _refs_to_lock(request, stale, {**stale.subjects, **{name: new_refs[hashes[name]] for name in hashes}})
+    new_refs = linking.insert_new_subjects(connection, keyring, ledger_id, hashes.values(), epoch, now)
+    refs = {name: named.ref for name, named in stale.subjects.items()}
+    refs |= {name: new_refs[digest] for name, digest in hashes.items() if digest in new_refs}
+    locked = _refs_to_lock(request, stale, refs)
     name_store.lock_subjects(connection, ledger_id, locked)
     # I8: read again under the locks; from here no erasure can begin for any of them until the keys are committed.
-    survey = _survey(connection, ledger_id, ledger, request)
-    if survey.missing_subjects or not _refs_to_lock(request, survey, survey.subjects) <= locked:
+    survey = _survey(connection, keyring, ledger_id, ledger, request)
+    refs = {name: named.ref for name, named in survey.subjects.items()}
+    if survey.missing_subjects or not _refs_to_lock(request, survey, refs) <= locked:
         return survey
-    entries = {}
+    rows = []
     for name in survey.missing_streams:
-        owner = request.streams[name]
-        owner_ref = None if owner is None else survey.subjects[owner]
-        entries[ledger.stream_hash(name)] = StreamEntry(os.urandom(REF_SIZE), owner_ref)
-    name_store.insert_streams(connection, ledger_id, entries)
-    rows = [keyring.new_key(ledger_id, ref, purpose, epoch) for ref, purpose in survey.missing_keys]
-    store.insert_keys(connection, rows, now)
+        owner = survey.subjects[request.streams[name] or ""] if request.streams[name] is not None else None
+        entry = StreamEntry(os.urandom(REF_SIZE), None if owner is None else owner.ref)
+        link: LinkKey | None = None if owner is None else owner.link
+        rows.append(linking.stream_row(ledger_id, ledger.stream_hash(name), entry, link))
+    name_store.insert_streams(connection, ledger_id, rows)
+    keys = [keyring.new_key(ledger_id, ref, purpose, epoch) for ref, purpose in survey.missing_keys]
+    store.insert_keys(connection, keys, now)
     mark_store.count_mint(connection, ledger_id)
     # Once more: whoever lost a race for a stream or key goes on with the winner's.
-    return _survey(connection, ledger_id, ledger, request)
-
-
-def insert_new_subjects(
-    connection: Connection, ledger_id: UUID, hashes: Collection[bytes], now: int
-) -> Mapping[bytes, bytes]:
-    """The refs of these names; new ones for those that nobody has put into the index in the meantime."""
-    proposed = {digest: os.urandom(REF_SIZE) for digest in hashes}
-    name_store.insert_names(connection, ledger_id, proposed)
-    refs = name_store.refs_by_name(connection, ledger_id, hashes)
-    won = [ref for digest, ref in refs.items() if ref == proposed[digest]]
-    name_store.insert_subjects(connection, ledger_id, won, now)
-    return refs
+    return _survey(connection, keyring, ledger_id, ledger, request)
 
 
 def _refs_to_lock(request: Request, survey: Survey, subjects: Mapping[str, bytes]) -> set[bytes]:
     """The subjects for which a key or a stream is to be made. Not the others: a busy actor's row stays free."""
     refs = {ref for ref, _ in survey.missing_keys}
-    refs |= {subjects[name] for name in survey.missing_subjects}
     owners = {request.streams[name] for name in survey.missing_streams}
-    return refs | {subjects[owner] for owner in owners if owner is not None}
+    names = survey.missing_subjects | {owner for owner in owners if owner is not None}
+    # One that leads nowhere was unlinked in the meantime.
+    return refs | {subjects[name] for name in names if name in subjects}

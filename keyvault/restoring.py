@@ -4,6 +4,7 @@
 |---|---|---|
 | ``shred`` | it knows the erasure as shredded | the erasure is begun again, and driven to its end as any other |
 | ``restrict``, ``lift`` | the subject is (or is to be) so, or erased | the subject's state is set |
+| ``unlink`` | no name leads to the subject | the way is cut |
 | ``reinstate`` | it knows the new subject | nothing can be done: the name is not in the line |
 | ``epoch-created`` | it has the epoch | the epoch gets a row |
 | ``epoch-destroyed`` | its destruction was ordered | marked as destroyed, if no row is under it; else it is *stale* |
@@ -19,7 +20,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from keyvault import database, epoch_store, erasing, erasure_store, mark_store, name_store
+from keyvault import database, epoch_store, erasing, erasure_store, linking, mark_store, name_store
 from keyvault.errors import JournalError
 from keyvault.journal import JournalEntry
 from keyvault.providers import KeyProvider
@@ -32,20 +33,22 @@ Subject = tuple[UUID, bytes]
 class Restored:
     """What lines say that is not true of the vault.
 
-    ``states``: subjects and the state that they have by the last line about them. ``created``, ``destroyed``: epochs,
-    with the line's time. ``reinstated``: how many names began anew that the vault leads to the erased subject again.
-    ``ledgers``: by how far a checkpoint knows more of them than the vault does.
+    ``states``: subjects and the state that they have by the last line about them. ``unlinked``: to whom no name leads
+    any more. ``created``, ``destroyed``: epochs, with the line's time. ``reinstated``: how many names began anew that
+    the vault leads to the erased subject again. ``ledgers``: of which a checkpoint knows more than the vault does.
     """
 
     erasures: tuple[LostErasure, ...] = ()
     states: Mapping[Subject, SubjectState] = field(default_factory=dict)
     created: Mapping[int, int] = field(default_factory=dict)
     destroyed: Mapping[int, int] = field(default_factory=dict)
+    unlinked: tuple[Subject, ...] = ()
     reinstated: int = 0
     ledgers: Mapping[UUID, KnownLedger] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.erasures or self.states or self.created or self.destroyed or self.reinstated or self.ledgers)
+        forgotten = self.erasures or self.states or self.unlinked or self.reinstated
+        return bool(forgotten or self.created or self.destroyed or self.ledgers)
 
 
 def read_lines(connection: Connection, lines: Sequence[JournalEntry]) -> Restored:
@@ -89,7 +92,8 @@ def settle_epochs(connection: Connection, found: Restored, provider: KeyProvider
 
 
 def all_that_is_known(connection: Connection) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """The lines of a journal that begins anew: every epoch, every restriction, every erasure that was shredded."""
+    """The lines of a journal that begins anew: every epoch, every restriction, every erasure that was shredded,
+    and everybody whose name was forgotten."""
     for row in epoch_store.all_epochs(connection):
         yield "epoch-created", {"epoch": row.epoch}
         if row.destroyed_at is not None:
@@ -98,11 +102,14 @@ def all_that_is_known(connection: Connection) -> Iterable[tuple[str, Mapping[str
         yield "restrict", {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}
     for entry in erasure_store.shredded_erasures(connection):
         yield "shred", erasing.line_of(entry)
+    for ledger_id, ref in name_store.unlinked_subjects(connection):
+        yield "unlink", {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}
 
 
 def _read(connection: Connection, lines: Sequence[JournalEntry]) -> Restored:
     erasures: dict[UUID, LostErasure] = {}
     states: dict[Subject, SubjectState] = {}
+    unlinked: set[Subject] = set()
     reinstated: set[Subject] = set()
     created: dict[int, int] = {}
     destroyed: dict[int, int] = {}
@@ -115,6 +122,8 @@ def _read(connection: Connection, lines: Sequence[JournalEntry]) -> Restored:
                 states[_subject(line)] = "restricted"
             case "lift":
                 states[_subject(line)] = "active"
+            case "unlink":
+                unlinked.add(_subject(line))
             case "reinstate":
                 reinstated.add(_subject(line))
             case "epoch-created":
@@ -133,6 +142,7 @@ def _read(connection: Connection, lines: Sequence[JournalEntry]) -> Restored:
         {subject: state for subject, state in states.items() if not _has_state(connection, subject, state)},
         {epoch: at for epoch, at in created.items() if epoch not in epochs},
         {epoch: at for epoch, at in destroyed.items() if epoch not in ordered},
+        tuple(subject for subject in sorted(unlinked) if not _is_unlinked(connection, subject)),
         sum(name_store.subject(connection, *subject) is None for subject in reinstated),
         {one: claim for one, claim in ledgers.items() if not _covers(known.get(one), claim)},
     )
@@ -147,6 +157,10 @@ def _has_state(connection: Connection, subject: Subject, state: SubjectState) ->
     """Of somebody whom the vault does not know there is nothing to restrict: the keys are missing, too."""
     row = name_store.subject(connection, *subject)
     return row is None or erasing.next_state(connection, subject[0], row) in (state, "erased", "erasing")
+
+
+def _is_unlinked(connection: Connection, subject: Subject) -> bool:
+    return name_store.subject(connection, *subject) is None or linking.is_unlinked(connection, *subject)
 
 
 def _covers(known: KnownLedger | None, claim: KnownLedger) -> bool:

@@ -6,9 +6,9 @@
 3. The journal's line ``epoch-created``.
 4. One transaction: n+1 ``current``, n ``retiring``. It waits for those who mint under n and hold its row; whoever mints
    afterwards sees n+1. So the rows under n only get fewer from here on.
-5. Batch by batch, keys and secrets are read, rewrapped outside of any transaction, and replaced, each only where the
-   row is still the one that was read: a key that is shredded meanwhile stays away (I8). A row that does not unwrap is
-   left as it is. Readers that hold an old row still open it: KEK n is there until it is destroyed.
+5. Batch by batch, keys, link keys and secrets are read, rewrapped outside of any transaction, and replaced, each only
+   where the row is still the one that was read: a key that is shredded or cut meanwhile stays away (I8). A row that
+   does not unwrap is left as it is. Readers that hold an old row still open it: KEK n is there until it is destroyed.
 6. One transaction that holds epoch n counts what is left under n. Nothing: it is proven empty.
 
 A crash leaves one of these states, and the next call goes on from there (I12).
@@ -19,21 +19,26 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, epoch_store, mark_store
+from keyvault import database, epoch_store, link_store, mark_store
 from keyvault.epoch_store import EpochRow, FoundKey
 from keyvault.errors import DamagedKeyError, NotInitialisedError, VaultUnavailableError
 from keyvault.journal import Journal
 from keyvault.keyring import Keyring
+from keyvault.link_store import SIDES, FoundLink, LinkRow, Side
 from keyvault.scribe import write_line
 from keyvault.store import KeyRow
+
+Found = TypeVar("Found")
+New = TypeVar("New")
 
 BATCH: Final = 500
 _SCRUB_EVERY: Final = 10
@@ -76,6 +81,7 @@ class Quiet:
 
 
 QUIET: Final = Quiet()
+_NO_MORE: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,11 @@ class Rotation:
         return sum(self.left.values())
 
 
-Each = Callable[[Callable[[FoundKey], KeyRow | None], Sequence[FoundKey]], Iterable[KeyRow | None]]
+class Each(Protocol):
+    """Like ``map``."""
+
+    def __call__(self, work: Callable[[Found], New], found: Sequence[Found], /) -> Iterable[New]:
+        """The results, in order."""
 
 
 @dataclass
@@ -226,27 +236,44 @@ def _go_through(engine: Engine, keyring: Keyring, state: _Pass) -> bool:
     if not state.old:
         return True
     _rewrap_secrets(engine, keyring, state)
-    after: Any = None
+    batches = [_key_batches(engine, keyring, state), *(_link_batches(engine, keyring, state, side) for side in SIDES)]
+    steps = itertools.chain(*batches)
     for number in itertools.count(1):
         if not state.follower.goes_on():
             return False
-        found = _next_keys(engine, state.old, after)
-        if not found:
-            break
-        _rewrap_keys(engine, keyring, state, found)
-        after = found[-1].key_id
+        if next(steps, _NO_MORE) is _NO_MORE:
+            return True
         if number % _SCRUB_EVERY == 0:
             # Readers that never all pause would let SQLite's write-ahead log grow with the number of keys.
             database.scrub(engine)
     return True
 
 
-def _next_keys(engine: Engine, old: Collection[int], after: Any) -> Sequence[FoundKey]:
-    def look(connection: Connection) -> Sequence[FoundKey]:
-        database.take_long(connection)  # what is rewrapped already may have to be gone past
-        return epoch_store.keys_under(connection, old, after, BATCH)
+def _key_batches(engine: Engine, keyring: Keyring, state: _Pass) -> Iterator[None]:
+    """Rewraps a batch of keys at each step."""
+    after: Any = None
+    while found := _look_long(engine, partial(epoch_store.keys_under, old=state.old, after=after, limit=BATCH)):
+        _rewrap_keys(engine, keyring, state, found)
+        after = found[-1].key_id
+        yield
 
-    return database.read(engine, look)
+
+def _link_batches(engine: Engine, keyring: Keyring, state: _Pass, side: Side) -> Iterator[None]:
+    """The same for the link keys of one side."""
+    after = None
+    look = partial(link_store.links_under, side=side, old=state.old, limit=BATCH)
+    while found := _look_long(engine, partial(look, after=after)):
+        _rewrap_links(engine, keyring, state, side, found)
+        after = found[-1].key
+        yield
+
+
+def _look_long(engine: Engine, look: Callable[[Connection], Sequence[Found]]) -> Sequence[Found]:
+    def work(connection: Connection) -> Sequence[Found]:
+        database.take_long(connection)  # what is rewrapped already may have to be gone past
+        return look(connection)
+
+    return database.read(engine, work)
 
 
 def _rewrap_secrets(engine: Engine, keyring: Keyring, state: _Pass) -> None:
@@ -280,6 +307,35 @@ def _rewrap_keys(engine: Engine, keyring: Keyring, state: _Pass, found: Sequence
     state.rewrapped.update(old.epoch for old in replaced)
     state.deleted += deleted
     state.follower.moves(len(found))
+
+
+def _rewrap_links(engine: Engine, keyring: Keyring, state: _Pass, side: Side, found: Sequence[FoundLink]) -> None:
+    needed = [link for link in found if not link.dead]
+    rewrapped: list[tuple[LinkRow, LinkRow]] = []
+    new_rows = state.each(lambda link: _rewrapped_link(keyring, link, state.target), needed)
+    for link, new in zip(needed, new_rows, strict=True):
+        if link.row is None or new is None:
+            state.note_damaged(link.title, link.epoch)
+        else:
+            rewrapped.append((link.row, new))
+    with database.writing(engine) as connection:
+        replaced = link_store.rewrap_links(connection, side, rewrapped)
+        deleted = link_store.delete_dead(
+            connection, side, [link.row for link in found if link.row is not None and link.dead]
+        )
+    state.rewrapped.update(old.epoch for old in replaced)
+    state.deleted += deleted
+    state.follower.moves(len(found))
+
+
+def _rewrapped_link(keyring: Keyring, link: FoundLink, target: int) -> LinkRow | None:
+    """The link key under the new epoch; None when its row is damaged."""
+    if link.row is None:
+        return None
+    try:
+        return keyring.rewrapped_link(link.row, target)
+    except DamagedKeyError:
+        return None
 
 
 def _rewrapped(keyring: Keyring, key: FoundKey, target: int) -> KeyRow | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Exists, and_, case, delete, exists, select
 
 from keyvault.database import insert_missing
 from keyvault.envelope import WrapKind
@@ -21,6 +21,7 @@ T = TypeVar("T", bytes, str)
 
 CHUNK: Final = 500
 FIRST_GENERATION: Final = 1
+_UUID_SIZE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,12 @@ def insert_secrets(connection: Connection, rows: Sequence[SecretRow], now: int) 
 # and never as a key that has vanished.
 
 # I8: a row that a restored backup or a hand has brought back is not a living key while its fence stands.
-_NOT_FENCED: Final = ~exists().where(fences.c.key_id == subject_keys.c.key_id)
+NOT_FENCED: Final = ~exists().where(fences.c.key_id == subject_keys.c.key_id)
+
+
+def living_keys_of(table: Any) -> Exists:
+    """Whether a key lives of the subject that a row of this table is about."""
+    return exists().where(same_subject(subject_keys, table), NOT_FENCED)
 
 
 def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[bytes]) -> Sequence[KeyRow]:
@@ -121,7 +127,7 @@ def keys_of_subjects(connection: Connection, ledger_id: UUID, refs: Collection[b
     found = []
     for chunk in chunks(refs):
         statement = select(subject_keys).where(
-            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk), _NOT_FENCED
+            subject_keys.c.ledger_id == ledger_id, subject_keys.c.subject_ref.in_(chunk), NOT_FENCED
         )
         found += [key_row(row, row.ledger_id) for row in connection.execute(statement)]
     return found
@@ -183,7 +189,7 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
             .join(subjects, same_subject(subjects, subject_keys), isouter=True)
             .join(epochs, epochs.c.epoch == subject_keys.c.epoch, isouter=True)
             .join(erasures, is_open, isouter=True)
-            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk), _NOT_FENCED)
+            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk), NOT_FENCED)
         )
         for row in connection.execute(statement):
             context = (row.subject_state, row.changed_at, row.epoch_state)
@@ -226,6 +232,13 @@ def key_row(row: Any, ledger_id: UUID) -> KeyRow:
     generation = row.generation if isinstance(row.generation, int) else 0
     epoch = row.epoch if isinstance(row.epoch, int) else 0
     return KeyRow(row.key_id, ledger_id, row.subject_ref, str(row.purpose), generation, wrapped, epoch)
+
+
+def as_uuid(value: Any) -> UUID | None:
+    """A UUID as a driver gives it raw; None for what is none."""
+    if isinstance(value, UUID):
+        return value
+    return UUID(bytes=value) if isinstance(value, bytes) and len(value) == _UUID_SIZE else None
 
 
 def _fence_row(row: Any) -> FenceRow:

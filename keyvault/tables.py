@@ -102,26 +102,27 @@ subjects = Table(
     Column("subject_ref", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
+    # Since when no name leads here, and nothing from here to a name.
+    Column("unlinked_at", BigInteger),
     PrimaryKeyConstraint("ledger_id", "subject_ref", name="subjects_pkey"),
     CheckConstraint("state IN ('active', 'restricted', 'erasing', 'erased')", name="subjects_state"),
 )
+
+# The name index. The ways from a name to a ref lead through the subject's link key, which stands wrapped in a row for
+# the way from its names and in another for the way from its ref. No column of the name's rows is one of the ref's. Nor
+# may their order tell which belong together: SQLite keeps these tables in order of their keys, which are random.
 
 subject_names = Table(
     "subject_names",
     metadata,
     Column("ledger_id", UuidBytes, nullable=False),
     Column("name_hash", LargeBinary, nullable=False),
-    Column("subject_ref", LargeBinary, nullable=False),
+    Column("link_id", LargeBinary, nullable=False),
+    # Null: the way was cut. The row stays, so that late writers are refused.
+    Column("sealed_ref", LargeBinary),
     PrimaryKeyConstraint("ledger_id", "name_hash", name="subject_names_pkey"),
-    # Deferred: who wins the race for a name is known only after its row is in, and only the winner makes the subject.
-    ForeignKeyConstraint(
-        ["ledger_id", "subject_ref"],
-        ["subjects.ledger_id", "subjects.subject_ref"],
-        name="subject_names_subject",
-        deferrable=True,
-        initially="DEFERRED",
-    ),
-    Index("subject_names_by_subject", "ledger_id", "subject_ref"),
+    Index("subject_names_by_link", "ledger_id", "link_id"),
+    sqlite_with_rowid=False,
 )
 
 streams = Table(
@@ -129,13 +130,40 @@ streams = Table(
     metadata,
     Column("ledger_id", UuidBytes, nullable=False),
     Column("name_hash", LargeBinary, nullable=False),
-    Column("stream_ref", LargeBinary, nullable=False),
-    Column("owner_ref", LargeBinary),
+    # Of its owner. A stream that nobody owns concerns nobody: its ref stands in clear.
+    Column("link_id", LargeBinary),
+    Column("sealed_refs", LargeBinary),
+    Column("stream_ref", LargeBinary),
     PrimaryKeyConstraint("ledger_id", "name_hash", name="streams_pkey"),
+    CheckConstraint("(link_id IS NULL) <> (stream_ref IS NULL)", name="streams_owned_or_not"),
+    Index("streams_by_link", "ledger_id", "link_id"),
+    sqlite_with_rowid=False,
+)
+
+link_keys = Table(
+    "link_keys",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("link_id", LargeBinary, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "link_id", name="link_keys_pkey"),
+    sqlite_with_rowid=False,
+)
+
+subject_links = Table(
+    "subject_links",
+    metadata,
+    Column("ledger_id", UuidBytes, nullable=False),
+    Column("subject_ref", LargeBinary, nullable=False),
+    # Null: no name leads here any more, and ``subjects.unlinked_at`` has yet to say since when.
+    Column("wrapped", LargeBinary),
+    Column("epoch", Integer),
+    PrimaryKeyConstraint("ledger_id", "subject_ref", name="subject_links_pkey"),
     ForeignKeyConstraint(
-        ["ledger_id", "owner_ref"], ["subjects.ledger_id", "subjects.subject_ref"], name="streams_owner"
+        ["ledger_id", "subject_ref"], ["subjects.ledger_id", "subjects.subject_ref"], name="subject_links_subject"
     ),
-    Index("streams_by_owner", "ledger_id", "owner_ref"),
+    sqlite_with_rowid=False,
 )
 
 subject_keys = Table(
@@ -189,6 +217,8 @@ erasures = Table(
     # The newest epoch that existed when the keys were shredded: no copy of them is under a later one.
     Column("epoch", Integer),
     Column("state", Text, nullable=False),
+    # As was signed; kept here too so that those of which it is still to be signed are found quickly.
+    Column("unlinked_at", BigInteger),
     PrimaryKeyConstraint("erasure_id", name="erasures_pkey"),
     CheckConstraint("state IN ('begun', 'shredded', 'done')", name="erasures_state"),
     CheckConstraint("next_state IN ('active', 'restricted', 'erased')", name="erasures_next_state"),
@@ -207,6 +237,13 @@ erasures = Table(
     Index("erasures_by_id", "ledger_id", "erasure_id"),
     Index("erasures_by_subject", "ledger_id", "subject_ref"),
     Index("erasures_by_reference", "ledger_id", "reference"),
+    Index(
+        "erasures_to_unlink",
+        "ledger_id",
+        "erased_at",
+        sqlite_where=text("unlinked_at IS NULL AND purposes IS NULL"),
+        postgresql_where=text("unlinked_at IS NULL AND purposes IS NULL"),
+    ),
 )
 
 # Names that begin anew, until ledger and journal say so. Of the subject that was erased it says nothing.

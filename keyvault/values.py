@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -60,24 +60,27 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class SubjectEntry:
-    """A subject: its state, how many names lead to it, and every key it has or had as (key_id, purpose).
-    ``next_state``: what an open erasure leads to; else the state itself."""
+    """A subject: its state, how many names lead to it (None: its link key is damaged, so nobody can tell), and every
+    key it has or had as (key_id, purpose). ``next_state``: what an open erasure leads to; else the state itself."""
 
     ref: bytes
     state: SubjectState
     changed_at: int
-    names: int
+    names: int | None
     key_ids: tuple[tuple[bytes, str], ...]
     next_state: SubjectState
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Reservation:
-    """The refs and keys that one append needs. Has no repr, because it holds names."""
+    """The refs and keys that one append needs. Has no repr, because it holds names. ``unlinked``,
+    ``unlinked_streams``: names of people who were erased, from which nothing leads on any more."""
 
     complete: bool
     streams: Mapping[str, StreamEntry]
     subjects: Mapping[str, bytes]
+    unlinked: Collection[str]
+    unlinked_streams: Collection[str]
     keys: Mapping[tuple[bytes, str], DataKey]
     refused: Mapping[tuple[bytes, str], Refusal]
     ledger_key: DataKey
@@ -125,6 +128,14 @@ class LostErasure:
     ground: str | None = None
     reference: str | None = None
     name_commitment: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Linkage:
+    """What decides whether the name of a subject can be forgotten. ``erased_at``: when it was erased as a whole."""
+
+    erased_at: int | None
+    keys_live: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ from typing import Literal, TypeVar
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from keyvault import (
+    clear_names,
     database,
     epochs,
     erasing,
     erasure_store,
     finality,
+    linking,
     lookup,
     mark_store,
     name_store,
@@ -47,6 +49,7 @@ from keyvault.values import (
     ErasureEntry,
     Finality,
     KeyView,
+    Linkage,
     Reinstatement,
     Reservation,
     Statement,
@@ -165,27 +168,31 @@ class Vault:
     def replace_stream(self, ledger_id: UUID, name: str, old_ref: bytes) -> None:
         """Forget the index row of a stream that never got an event, if it still leads to ``old_ref``."""
         digest = self._ledger_keys(ledger_id).stream_hash(name)
-        with database.writing(self.engine) as connection:
-            name_store.delete_stream(connection, ledger_id, digest, old_ref)
+
+        def replace() -> None:
+            with database.writing(self.engine) as connection:
+                row = name_store.streams_by_hash(connection, ledger_id, [digest]).get(digest)
+                entry = None if row is None else linking.stream_of(self._keyring, ledger_id, row)
+                if row is not None and entry is not None and entry.ref == old_ref:
+                    name_store.delete_stream(connection, ledger_id, row)
+
+        self._reread(replace)
 
     def find_streams(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, StreamEntry]:
-        """The streams of these names, as far as they are in the index."""
-
-        def look(connection: Connection) -> Mapping[str, StreamEntry]:
-            ledger = self._keyring.open_ledger(store.secrets_of(connection, ledger_id))
-            hashes = {name: ledger.stream_hash(name) for name in names}
-            found = name_store.streams_by_name(connection, ledger_id, hashes.values())
-            return {name: found[digest][0] for name, digest in hashes.items() if digest in found}
-
-        return self._reread(lambda: database.read(self.engine, look))
+        """The streams of these names, as far as they are in the index and it leads on."""
+        return self._reread(lambda: lookup.find_streams(self.engine, self._keyring, ledger_id, names))
 
     def find_subjects(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, SubjectEntry]:
-        """The subjects of these names, as far as they are in the index."""
+        """The subjects of these names, as far as they are in the index and it leads on."""
         return self._reread(lambda: lookup.find_subjects(self.engine, self._keyring, ledger_id, names))
+
+    def unlinked_among(self, ledger_id: UUID, names: Collection[str]) -> Collection[str]:
+        """The names of subjects that were erased and whose names were forgotten: nothing leads on from there."""
+        return self._reread(lambda: lookup.unlinked_among(self.engine, self._keyring, ledger_id, names))
 
     def subject(self, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
         """The subject of this ref."""
-        return lookup.subject(self.engine, ledger_id, ref)
+        return self._reread(lambda: lookup.subject(self.engine, self._keyring, ledger_id, ref))
 
     def look_up_keys(
         self, ledger_id: UUID, key_ids: Collection[bytes], *, recording: bool = False
@@ -295,6 +302,34 @@ class Vault:
             self.engine, lambda connection: erasure_store.erasures_of_subject(connection, ledger_id, ref)
         )
 
+    # Forgetting names
+
+    def unlink(self, ledger_id: UUID, ref: bytes, now: int) -> int:
+        """Cut the way from the names of an erased subject. Raises :class:`~keyvault.errors.UnknownSubjectError`,
+        :class:`~keyvault.errors.NotErasedError`, :class:`~keyvault.errors.KeysLiveError`, or
+        :class:`~keyvault.errors.BusyError` while an erasure is open. See :mod:`keyvault.linking`."""
+        return self._reread(
+            lambda: linking.unlink(self.engine, self._keyring, self.journal, ledger_id, ref, now, self._clock())
+        )
+
+    def erasures_to_unlink(
+        self, ledger_id: UUID, *, erased_until: int, after: UUID | None, limit: int
+    ) -> Sequence[ErasureEntry]:
+        """Erasures of which the name can be forgotten, in order of their ids. Finds nothing at once, however many
+        there have been."""
+        return database.read(
+            self.engine,
+            lambda connection: erasure_store.to_unlink(connection, ledger_id, erased_until, after, limit),
+        )
+
+    def linkages(self, ledger_id: UUID, refs: Collection[bytes]) -> Mapping[bytes, Linkage]:
+        """Ref → what decides whether the name of that subject can be forgotten."""
+        return database.read(self.engine, lambda connection: erasure_store.linkages(connection, ledger_id, refs))
+
+    def seal_clear_names(self, follower: Callable[[int], None] = lambda sealed: None) -> int:
+        """See :func:`keyvault.clear_names.seal`."""
+        return clear_names.seal(self.engine, self._keyring, follower)
+
     # What is stated about them later
 
     def finality(self, entries: Sequence[Erased], *, ask_keeper: bool) -> Sequence[Finality]:
@@ -326,6 +361,8 @@ class Vault:
         """Keep a statement for good, unless there is one of this kind: the first one stays."""
         with database.writing(self.engine) as connection:
             statement_store.insert_statement(connection, ledger_id, Statement(erasure_id, kind, at, payload, signature))
+            if kind == "unlinked":
+                erasure_store.mark_unlinked(connection, ledger_id, erasure_id, at)
 
     def _change_restriction(
         self,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from ledger.domain.aggregate import Aggregate
-from ledger.domain.catalogue import STRICT_TYPES, Policy, TypeDraft
+from ledger.domain.catalogue import DEFAULT_UNLINK_DAYS, STRICT_TYPES, UNLINK_AFTER, Policy, TypeDraft
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.fold import MERGE_PATCH, Fold
 from ledger.domain.intake import parse_batch
@@ -118,9 +118,11 @@ class OpenLedger:
         draft = TypeDraft(event_type, version, schema, nonpersonal_schema, upcast, closes_stream)
         return register_type(self.deps, self.ledger_id, draft, self.recorded_by)
 
-    def set_policy(self, *, strict_types: bool = False) -> Policy:
+    def set_policy(
+        self, *, strict_types: bool = False, unlink_after: int | Literal["never"] = DEFAULT_UNLINK_DAYS
+    ) -> Policy:
         """Say what the ledger insists on; what is left out is as it is by default."""
-        return set_policy(self.deps, self.ledger_id, {STRICT_TYPES: strict_types})
+        return set_policy(self.deps, self.ledger_id, {STRICT_TYPES: strict_types, UNLINK_AFTER: unlink_after})
 
     def with_upcasters(self, *ways: Upcast) -> OpenLedger:
         """The same ledger, seen with ways to newer shapes that are written in code."""

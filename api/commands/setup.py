@@ -48,11 +48,12 @@ def migrate() -> None:
     """Bring both databases to the newest schema.
 
     With AUDIT_LEDGER_MIGRATE_DATABASE_URL and AUDIT_LEDGER_MIGRATE_KEYVAULT_URL the owners of the tables do it, and the
-    roles of the service get the rights that they need, and no more.
+    roles of the service get the rights that they need, and no more. Names that an older version left in clear in the
+    key vault's index are sealed, which takes the KEK; what is interrupted is finished by the next call.
     """
     settings = read_settings()
     prepare_home(settings)
-    migrate_databases(settings)
+    migrate_databases(settings, lambda sealed: click.echo(f"{sealed} names of the key vault's index are sealed"))
     click.echo("both databases have the newest schema")
 
 

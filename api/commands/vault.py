@@ -23,6 +23,7 @@ from ledger.services.reconciling import (
     Mended,
     concerned,
     go_on,
+    lead_to_streams_again,
     look,
     lost_keys,
     mend,
@@ -159,8 +160,11 @@ def _go_on(service: Service, found: Sequence[Finding], left: Sequence[Finding], 
     if not yes and not _agrees():
         raise CommandError("nothing was changed; put back a newer copy, or run this again with --yes")
     for ledger_id, loss in losses.items():
+        learnt = lead_to_streams_again(deps, ledger_id) if everywhere or ledger_id in behind else 0
         again = record_erasures_again(deps, ledger_id)
-        losses[ledger_id] = LedgerLoss(loss.keys, again)
+        losses[ledger_id] = LedgerLoss(loss.keys, again, learnt)
+        if learnt:
+            click.echo(f"names led to their streams again: {learnt} in ledger {ledger_id}")
         if again:
             click.echo(f"recorded again: {again} erasures in ledger {ledger_id}")
     go_on(deps)

@@ -11,6 +11,7 @@ from api.schemas.requests import ERASURE_STATES
 from ledger.domain.access import AccessRole
 from ledger.domain.events import SchemaStatus
 from ledger.ports import Pending
+from ledger.services.unlinking import StillLinked
 
 
 class ProblemPlace(Schema):
@@ -198,6 +199,7 @@ class Subject(Schema):
     last_recorded_at = Time(required=True, allow_none=True)
     erased_at = Time(required=True, allow_none=True)
     final_at = Time(required=True, allow_none=True)
+    unlinked_at = Time(required=True, allow_none=True)
 
 
 class FinalPending(Schema):
@@ -207,8 +209,17 @@ class FinalPending(Schema):
     detail = fields.String(required=True)
 
 
+class UnlinkPending(Schema):
+    """Why the name still leads to what is left of the subject: a word that stays, and a sentence."""
+
+    reason = Choice(*get_args(StillLinked), required=True)
+    detail = fields.String(required=True)
+    due_at = Time(required=True, allow_none=True)
+
+
 class Erasure(Schema):
-    """An erasure. `final_at` is null as long as a copy of a key could still be opened; `final_pending` says why."""
+    """An erasure. `final_at` is null as long as a copy of a key could still be opened; `final_pending` says why.
+    `unlinked_at` is null as long as the name leads to what is left; `unlink_pending` says why."""
 
     id = Identifier(required=True)
     state = Choice(*ERASURE_STATES, required=True)
@@ -223,6 +234,7 @@ class Erasure(Schema):
     final_at = Time(required=True, allow_none=True)
     final_pending = fields.Nested(FinalPending, required=True, allow_none=True)
     unlinked_at = Time(required=True, allow_none=True)
+    unlink_pending = fields.Nested(UnlinkPending, required=True, allow_none=True)
 
 
 class SignedStatement(Schema):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields
 
-from api.fields import Flag, Identifier, Items, Name, Ref, Text, Time, WholeNumber
+from api.fields import DaysOrNever, Flag, Identifier, Items, Name, Ref, Text, Time, WholeNumber
 from api.schemas.requests import OneOfPair, Request
+from ledger.domain.catalogue import DEFAULT_UNLINK_DAYS, MOST_UNLINK_DAYS, NEVER
 from ledger.domain.intake import LARGEST_SCHEMA_VERSION
 from ledger.domain.names import name_fault, word_fault
 from ledger.domain.upcasting import STEPS
@@ -75,12 +76,23 @@ class NewPolicy(Request):
         load_default=False,
         metadata={"default": False, "description": "Refuse events of types that are not registered."},
     )
+    unlink_after = DaysOrNever(
+        MOST_UNLINK_DAYS,
+        NEVER,
+        load_default=DEFAULT_UNLINK_DAYS,
+        metadata={
+            "default": DEFAULT_UNLINK_DAYS,
+            "description": "How many days after a person was erased the name is forgotten: from then on nothing leads "
+            "from it to what is left. 0: with the erasure.",
+        },
+    )
 
 
 class Policy(Schema):
     """What a ledger insists on."""
 
     strict_types = fields.Boolean(required=True)
+    unlink_after = DaysOrNever(MOST_UNLINK_DAYS, NEVER, required=True)
 
 
 class CopyOrder(OneOfPair):

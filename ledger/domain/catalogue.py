@@ -19,6 +19,10 @@ DEFINITION_BYTES: Final = 64 * 1024
 """One version of a type, schemas and steps together, as JSON."""
 
 STRICT_TYPES: Final = "strict_types"
+UNLINK_AFTER: Final = "unlink_after"
+NEVER: Final = "never"
+DEFAULT_UNLINK_DAYS: Final = 90
+MOST_UNLINK_DAYS: Final = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +110,29 @@ def _form_faults(draft: TypeDraft) -> list[Fault]:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a ledger insists on. ``strict_types``: events of types that are not registered are refused."""
+    """What a ledger insists on. ``strict_types``: events of types that are not registered are refused.
+    ``unlink_after``: how many days after somebody was erased the name is forgotten; 0: with the erasure; None: never.
+    """
 
     strict_types: bool = False
+    unlink_after: int | None = DEFAULT_UNLINK_DAYS
 
 
 def parse_policy(raw: Mapping[str, Any]) -> Policy:
     """Read a policy. Raises ``ValueError`` for a member or a value that this version does not know."""
-    strict = raw.get(STRICT_TYPES, False)
-    if raw.keys() - {STRICT_TYPES} or not isinstance(strict, bool):
+    strict, days = raw.get(STRICT_TYPES, False), raw.get(UNLINK_AFTER, DEFAULT_UNLINK_DAYS)
+    whole = isinstance(days, int) and not isinstance(days, bool) and 0 <= days <= MOST_UNLINK_DAYS
+    if raw.keys() - {STRICT_TYPES, UNLINK_AFTER} or not isinstance(strict, bool) or not (whole or days == NEVER):
         raise ValueError("not a policy that this version knows")
-    return Policy(strict)
+    return Policy(strict, days if whole else None)
 
 
 def policy_json(policy: Policy) -> JsonObject:
     """A policy as JSON."""
-    return {STRICT_TYPES: policy.strict_types}
+    return {
+        STRICT_TYPES: policy.strict_types,
+        UNLINK_AFTER: policy.unlink_after if policy.unlink_after is not None else NEVER,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,10 @@ class Restored(Protocol):
         """Who is restricted, or not any more."""
 
     @property
+    def unlinked(self) -> Sequence[tuple[UUID, bytes]]:
+        """Whose names were forgotten, and lead there again."""
+
+    @property
     def created(self) -> Mapping[int, int]:
         """Epochs that the vault does not know."""
 
@@ -129,8 +133,11 @@ class RestoreGuard(Protocol):
         erasure of the subject is open."""
 
     def settle(self) -> Restored:
-        """Set restrictions and epochs as the journal says; gives what is not true yet. If nothing is left, the vault
-        goes on from the journal's last line."""
+        """Set restrictions and epochs as the journal says, and forget names; gives what is not true yet. If nothing is
+        left, the vault goes on from the journal's last line."""
+
+    def adopt_streams(self, ledger_id: UUID, streams: Mapping[str, tuple[bytes, bytes | None]]) -> int:
+        """Let the names of streams lead to these refs and owners, where they lead nowhere. Gives how many."""
 
     def destroy_returned_keks(self) -> frozenset[int]:
         """Destroy them again. Gives the epochs."""

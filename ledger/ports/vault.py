@@ -79,8 +79,9 @@ class SubjectEntry(Protocol):
     @property
     def changed_at(self) -> int: ...
     @property
-    def names(self) -> int:
-        """How many names lead to this subject."""
+    def names(self) -> int | None:
+        """How many names lead to this subject: 0 once its name was forgotten or began anew; None where the vault's row
+        is damaged and nobody can tell."""
 
     @property
     def key_ids(self) -> Sequence[tuple[bytes, str]]:
@@ -121,6 +122,15 @@ class Reservation(Protocol):
     @property
     def subjects(self) -> Mapping[str, bytes]:
         """Subject name → ref. A name that is not in the index is absent."""
+
+    @property
+    def unlinked(self) -> Collection[str]:
+        """Names of subjects that were erased and whose names were forgotten: nothing leads on, and nothing may be
+        appended."""
+
+    @property
+    def unlinked_streams(self) -> Collection[str]:
+        """The same of streams."""
 
     @property
     def keys(self) -> Mapping[tuple[bytes, str], DataKey]:
@@ -198,6 +208,18 @@ class ErasureEntry(Protocol):
     @property
     def done(self) -> bool:
         """True once fences, keys and journal line are in place: steps 1 to 4."""
+
+
+class Linkage(Protocol):
+    """What decides whether the name of a subject can be forgotten."""
+
+    @property
+    def erased_at(self) -> int | None:
+        """When it was erased as a whole; None: it is not."""
+
+    @property
+    def keys_live(self) -> bool:
+        """Whether it has a key that lives: what that opens tells the name beside the ref."""
 
 
 class Reinstatement(Protocol):
@@ -303,10 +325,14 @@ class KeyVault(Protocol):
         ``old_ref``."""
 
     def find_streams(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, StreamEntry]:
-        """The streams of these names, as far as they are in the index. Mints nothing."""
+        """The streams of these names, as far as they are in the index and it leads on. Mints nothing."""
 
     def find_subjects(self, ledger_id: UUID, names: Collection[str]) -> Mapping[str, SubjectEntry]:
-        """The subjects of these names, as far as they are in the index. Mints nothing."""
+        """The subjects of these names, as far as they are in the index and it leads on. Mints nothing."""
+
+    def unlinked_among(self, ledger_id: UUID, names: Collection[str]) -> Collection[str]:
+        """Those of these names from which nothing leads on, because their subjects were erased and they were
+        forgotten."""
 
     def subject(self, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
         """The subject of this ref."""
@@ -373,7 +399,7 @@ class KeyVault(Protocol):
 
         Gives back the erasure that is already open for this subject, or that has already shredded all that is asked
         for, instead of a new one. Raises the vault's "unknown subject" (or "unknown purpose") when there is nothing of
-        that name.
+        that name, and "unlinked" when it was forgotten.
         """
 
     def finish_erasure(self, ledger_id: UUID, erasure_id: UUID, erased_at: int) -> ErasureEntry:
@@ -392,6 +418,23 @@ class KeyVault(Protocol):
 
     def erasures_of(self, ledger_id: UUID, ref: bytes) -> Sequence[ErasureEntry]:
         """Every erasure of this subject."""
+
+    def unlink(self, ledger_id: UUID, ref: bytes, now: int) -> int:
+        """Forget the names of an erased subject: cut the way from them, and from those of its own streams, to their
+        refs. Their hashes stay, so that they are refused and can begin anew. Then the journal line, fsynced. Gives
+        since when nothing leads there; doing it again changes nothing, gives the same, and writes the line again.
+
+        Raises the vault's "unknown subject", "not erased", "keys live", or "busy" while an erasure of it is open.
+        """
+
+    def erasures_to_unlink(
+        self, ledger_id: UUID, *, erased_until: int, after: UUID | None, limit: int
+    ) -> Sequence[ErasureEntry]:
+        """Erasures of everything, done by then, about which nothing of kind ``unlinked`` was stated, of subjects
+        without a living key, in order of id. That there are none is found at once, however many there have been."""
+
+    def linkages(self, ledger_id: UUID, refs: Collection[bytes]) -> Mapping[bytes, Linkage]:
+        """Ref → what decides whether the name of that subject can be forgotten."""
 
     def finality(self, entries: Sequence[ErasureEntry], *, ask_keeper: bool) -> Sequence[Finality]:
         """For each of these erasures, whether it is final. With ``ask_keeper`` the keeper of the KEKs is asked which it

@@ -5,7 +5,7 @@
    every append is refused.
 3. Vault: fences in, key rows out, the subject ``erased``.
 4. Journal line, fsynced.
-5. The caller is told.
+5. Where the ledger's policy says so, the name is forgotten (``ledger.services.unlinking``); the caller is told.
 
 Which step comes next follows from what vault and log say (``ledger.domain.erasure``): the request drives the erasure
 through all of them. A crash between any two leaves it open; then ``resume_erasures`` (the worker, or the next start) or
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -37,6 +37,7 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.finality import FinalState, canonical_json, final_states
 from ledger.services.naming import name_of_subject
 from ledger.services.recording import PlainPart, seal_event
+from ledger.services.unlinking import LinkState, link_states, unlink_at_once
 
 RECEIPT_DOMAIN: Final = b"audit-ledger v1 receipt\n"
 """Stands before the payload in what a receipt's signature signs, so that no other statement can pass for a receipt."""
@@ -58,12 +59,14 @@ class ErasureOrder:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """An erasure with what the ledger knows of it. ``events``: how many had a part under one of the dead keys."""
+    """An erasure with what the ledger knows of it. ``events``: how many had a part under one of the dead keys.
+    ``linked``: whether the name still leads to it."""
 
     entry: ErasureEntry
     events: int
     state: ErasureState
     final: FinalState
+    linked: LinkState
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def erase_subject(deps: Dependencies, ledger_id: UUID, order: ErasureOrder) -> E
                 continue
         receipt = receipt_of(deps, entry)
         name_salt = salt if ours and name is not None else None
+        if unlink_at_once(deps, entry):
+            receipt = replace(receipt, statements=_statements(deps, entry))
         return ErasureOutcome(_with_usage(deps, entry), receipt, name_salt, repeated=not ours)
     raise BusyError("another erasure of the same subject is under way; try again in a moment")
 
@@ -171,8 +176,8 @@ def list_erasures(
     if after is not None and deps.vault.erasure(ledger_id, after) is None:
         raise invalid_cursor()
     entries = deps.vault.erasures(ledger_id, reference=reference, done=done, after=after, limit=limit)
-    final = final_states(deps, entries)
-    return [_with_usage(deps, entry, final[entry.erasure_id]) for entry in entries]
+    final, linked = final_states(deps, entries), link_states(deps, entries)
+    return [_with_usage(deps, entry, final[entry.erasure_id], linked[entry.erasure_id]) for entry in entries]
 
 
 def get_receipt(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Receipt:
@@ -202,8 +207,11 @@ def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
         "root": _base64(root),
     }
     signature = deps.vault.sign(entry.ledger_id, RECEIPT_DOMAIN + canonical_json(payload))
-    statements = deps.vault.statements(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id, ())
-    return Receipt(payload, signature, statements)
+    return Receipt(payload, signature, _statements(deps, entry))
+
+
+def _statements(deps: Dependencies, entry: ErasureEntry) -> Sequence[Statement]:
+    return deps.vault.statements(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id, ())
 
 
 def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
@@ -268,11 +276,15 @@ def _evidence(deps: Dependencies, entry: ErasureEntry) -> ErasureEvidence:
     return ErasureEvidence(begun=True, done=entry.done, event=event)
 
 
-def _with_usage(deps: Dependencies, entry: ErasureEntry, final: FinalState | None = None) -> Erasure:
+def _with_usage(
+    deps: Dependencies, entry: ErasureEntry, final: FinalState | None = None, linked: LinkState | None = None
+) -> Erasure:
     usage = deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
     if final is None:
         final = final_states(deps, [entry])[entry.erasure_id]
-    return Erasure(entry, usage.events, erasure_state(_evidence(deps, entry)), final)
+    if linked is None:
+        linked = link_states(deps, [entry])[entry.erasure_id]
+    return Erasure(entry, usage.events, erasure_state(_evidence(deps, entry)), final, linked)
 
 
 def _entry(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:

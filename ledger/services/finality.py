@@ -19,7 +19,7 @@ from ledger.domain.events import JsonObject
 from ledger.domain.ids import format_ref
 from ledger.domain.names import ACTOR_PURPOSE
 from ledger.domain.times import format_time
-from ledger.ports import ErasureEntry, Finality, Pending, Statement
+from ledger.ports import ErasureEntry, Finality, Pending, Statement, StatementKind
 from ledger.services.dependencies import Dependencies
 
 STATEMENT_DOMAIN: Final = b"audit-ledger v1 statement\n"
@@ -48,7 +48,7 @@ def final_states(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Mapping
     """Where these erasures of one ledger stand."""
     if not entries:
         return {}
-    signed = _final_statements(deps, entries)
+    signed = statements_of(deps, "final", entries)
     rest = [entry for entry in entries if entry.erasure_id not in signed]
     states = {erasure_id: FinalState(statement.at, None) for erasure_id, statement in signed.items()}
     for entry, finality in zip(rest, deps.vault.finality(rest, ask_keeper=False), strict=True):
@@ -62,7 +62,7 @@ def subject_final_at(deps: Dependencies, ledger_id: UUID, ref: bytes) -> int | N
     entries = [
         entry for entry in deps.vault.erasures_of(ledger_id, ref) if tuple(entry.purposes or ()) != (ACTOR_PURPOSE,)
     ]
-    signed = _final_statements(deps, entries)
+    signed = statements_of(deps, "final", entries)
     if not entries or len(signed) < len(entries):
         return None
     return max(statement.at for statement in signed.values())
@@ -76,16 +76,32 @@ def sign_final_erasures(deps: Dependencies) -> Sequence[UUID]:
     """
     signed = []
     for page in _pages(deps):
-        entries = _recorded(deps, page)
+        entries = recorded_ones(deps, page)
         for entry, finality in zip(entries, deps.vault.finality(entries, ask_keeper=True), strict=True):
             if finality.since is not None:
-                payload = canonical_json(_payload(entry, finality, finality.since))
-                signature = deps.vault.sign(entry.ledger_id, STATEMENT_DOMAIN + payload)
-                deps.vault.add_statement(
-                    entry.ledger_id, entry.erasure_id, "final", finality.since, payload.decode(), signature
-                )
+                sign_statement(deps, entry, "final", finality.since, _payload(entry, finality, finality.since))
                 signed.append(entry.erasure_id)
     return signed
+
+
+def sign_statement(deps: Dependencies, entry: ErasureEntry, kind: StatementKind, at: int, payload: JsonObject) -> None:
+    """Sign something about an erasure with the ledger's key, and keep it for good."""
+    message = canonical_json(payload)
+    signature = deps.vault.sign(entry.ledger_id, STATEMENT_DOMAIN + message)
+    deps.vault.add_statement(entry.ledger_id, entry.erasure_id, kind, at, message.decode(), signature)
+
+
+def statements_of(deps: Dependencies, kind: StatementKind, entries: Sequence[ErasureEntry]) -> Mapping[UUID, Statement]:
+    """Erasure → what was stated of this kind; of erasures of one ledger."""
+    if not entries:
+        return {}
+    found = deps.vault.statements(entries[0].ledger_id, [entry.erasure_id for entry in entries])
+    return {
+        erasure_id: statement
+        for erasure_id, statements in found.items()
+        for statement in statements
+        if statement.kind == kind
+    }
 
 
 def render_statements(statements: Sequence[Statement]) -> list[JsonObject]:
@@ -119,19 +135,8 @@ def _payload(entry: ErasureEntry, finality: Finality, final_at: int) -> JsonObje
     }
 
 
-def _final_statements(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Mapping[UUID, Statement]:
-    if not entries:
-        return {}
-    found = deps.vault.statements(entries[0].ledger_id, [entry.erasure_id for entry in entries])
-    return {
-        erasure_id: statement
-        for erasure_id, statements in found.items()
-        for statement in statements
-        if statement.kind == "final"
-    }
-
-
-def _recorded(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Sequence[ErasureEntry]:
+def recorded_ones(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Sequence[ErasureEntry]:
+    """Those that the ledger has recorded: nothing is stated of others, whatever the vault holds (I9)."""
     by_ledger: dict[UUID, list[UUID]] = {}
     for entry in entries:
         by_ledger.setdefault(entry.ledger_id, []).append(entry.erasure_id)

@@ -29,6 +29,9 @@ _SEALED_BYTES: Final = 4 * EVENT_BYTES
 refs and writes 1e15 out: nothing that was within the limit may be refused for that."""
 
 
+_STREAM_OF_ERASED: Final = "is a stream of one who was erased"
+
+
 class OvertakenError(Exception):
     """Somebody else changed, before the head was locked, what this append was prepared for. Prepare it again.
 
@@ -196,18 +199,20 @@ class _Keys:
 
 
 def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID) -> SealedEvent:
+    if candidate.stream in keys.reserved.unlinked_streams:
+        raise erased([candidate.fault("/stream", _STREAM_OF_ERASED)])
     entry = keys.reserved.streams.get(candidate.stream)
     if entry is None:
         raise _ownerless(candidate, keys)
     if candidate.event.stream_ref not in (None, entry.ref):
         # I8: the stream's name was read before its owner was erased, and begins anew by now.
-        raise erased([candidate.fault("/stream_ref", "is a stream of one who was erased")])
+        raise erased([candidate.fault("/stream_ref", _STREAM_OF_ERASED)])
     parts = _parts(candidate, keys)
     if entry.owner_ref is None:
         name_key = keys.reserved.ledger_key
     else:
         # Not even `if_erased: omit` gets past this: the name of the stream is the erased person's data.
-        name_key = keys.demand(entry.owner_ref, "", candidate.fault("/stream", "is a stream of one who was erased"))
+        name_key = keys.demand(entry.owner_ref, "", candidate.fault("/stream", _STREAM_OF_ERASED))
     carrier = next((number for number, part in enumerate(parts) if part.key_id == name_key.key_id), None)
     if carrier is None:
         parts.append(PlainPart(Role.STREAM_NAME, name_key.key_id, name_key, stream=candidate.stream))
@@ -234,6 +239,8 @@ def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
     for number, (role, part) in enumerate(event.personal):
         name = part.subject or ""
         fault = candidate.fault(_where(role, number - len(event.personal) + len(event.further)), "was erased")
+        if event.omit_erased and name in keys.reserved.unlinked and part.subject_ref is None:
+            continue
         ref = keys.reserved.subjects.get(name)
         if ref is None or part.subject_ref not in (None, ref):
             # I8: the name was read, by its ref, before it was erased, and leads to somebody new by now.

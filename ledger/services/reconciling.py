@@ -94,6 +94,9 @@ def _from_journal(restored: Restored, known: Mapping[UUID, KnownLedger]) -> Iter
     if restored.states:
         what = f"the key vault does not know {len(restored.states)} restrictions, or the lifting of them"
         yield Finding("states-undone", None, what)
+    if restored.unlinked:
+        what = f"{len(restored.unlinked)} names that were forgotten lead to the erased again"
+        yield Finding("states-undone", None, what)
     if restored.created or restored.destroyed:
         epochs = ", ".join(str(epoch) for epoch in sorted({*restored.created, *restored.destroyed}))
         yield Finding("epochs-undone", None, f"the key vault does not know what became of the epochs {epochs}")
@@ -224,7 +227,7 @@ def mend(deps: Dependencies, receipts: Iterable[Lost] = ()) -> Mended:
             lost |= own.erasures
             changes |= {(ledger_id, ref): state for ref, state in own.states.items()}
     _erase_again(deps, lost.values(), mended)
-    mended.states |= restored.states.keys()
+    mended.states |= {*restored.states, *restored.unlinked}
     for (ledger_id, ref), state in sorted(changes.items()):
         change = deps.vault.restrict if state == "restricted" else deps.vault.lift_restriction
         change(ledger_id, ref, deps.clock())
@@ -306,6 +309,26 @@ def lost_keys(deps: Dependencies, ledger_id: UUID) -> Iterator[LostKey]:
         unknown = deps.guard.unknown_keys(ledger_id, [key_id for key_id in key_ids if key_id not in dead])
         yield from (LostKey(ledger_id, key_id, usage) for key_id, usage in used if key_id in unknown)
         after = key_ids[-1]
+
+
+def lead_to_streams_again(deps: Dependencies, ledger_id: UUID) -> int:
+    """Have the vault learn again the names of streams that began since it last saw the ledger, from their first events,
+    as far as those can be read: else each would begin a second time. Gives how many."""
+    known = deps.guard.marks().ledgers.get(ledger_id)
+    head = deps.store.head(ledger_id)
+    after: Place | None = None
+    which = EventFilter(known.size if known is not None else 0, head.size - 1)
+    learnt = 0
+    while events := deps.store.select_events(ledger_id, which, after, _PAGE):
+        first = [event for event in events if event.stream_version == 1]
+        streams = {
+            opened.stream: (opened.recorded.envelope.stream_ref, opened.subject.subject_ref if opened.subject else None)
+            for opened in open_events(deps, ledger_id, first, recording=True)
+            if opened.stream is not None and opened.recorded.envelope.category != names.LEDGER_CATEGORY
+        }
+        learnt += deps.guard.adopt_streams(ledger_id, streams)
+        after = Place(events[-1].position)
+    return learnt
 
 
 def record_erasures_again(deps: Dependencies, ledger_id: UUID) -> int:

@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "cryptography.md"
 
 
 def test_the_journals_lines_have_the_fields_that_the_page_says(tmp_path: Path) -> None:
-    """An erasure, a rotation and a destruction each leave the line that is described."""
+    """An erasure, a name that is forgotten, a rotation and a destruction each leave the line that is described."""
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     described = {
         kind: set(re.findall(r"`(\w+)`", fields))
@@ -22,7 +22,7 @@ def test_the_journals_lines_have_the_fields_that_the_page_says(tmp_path: Path) -
         vault = set_up(world)
         key_of(vault, "patient:A")
         key_of(vault, "patient:B")
-        erase(vault, "patient:A")
+        vault.unlink(LEDGER, erase(vault, "patient:A").subject_ref, world.clock())
         vault.epochs.rotate()
         vault.epochs.note_backup(world.clock(), "made")
         vault.epochs.destroy(1)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -333,6 +334,42 @@ def test_the_duties_complete_and_sign_and_raise_an_alarm(
         assert gauges(service) == {"not_final": 0.0, "final_overdue": 0.0}
         messages = [record.getMessage() for record in caplog.records]
         assert {"worker-duty-recovered", "epoch-destroyed", "erasure-final"} <= set(messages)
+
+
+def test_the_duties_forget_names(desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When their time is over; one that cannot be forgotten is told, and the others are."""
+    caplog.set_level("INFO", logger="audit_ledger")
+    with desk.service() as service:
+        ledger_id = new_ledger(service).ledger_id  # type: ignore[arg-type]  # it only takes its dependencies
+        entries = []
+        for name in ("patient:1", "patient:2"):
+            append_events(service.deps, ledger_id, [event("p-" + name[-1], subject=name, data={})], OPERATOR)
+            order = ErasureOrder(NameOrRef(name, None), None, None, None, False, OPERATOR)
+            entries.append(erase_subject(service.deps, ledger_id, order).erasure.entry)
+        duties = EpochDuties(service, threading.Event(), Guard(service))
+        duties.do_all()
+        assert [get_erasure(service.deps, ledger_id, one.erasure_id).linked.pending for one in entries] == [
+            "not-yet"
+        ] * 2
+        desk.tamper(f"UPDATE erasures SET erased_at = erased_at - {91 * DAY}")
+        unlink = service.vault.unlink
+
+        def fail_for_one(ledger_id: UUID, ref: bytes, now: int) -> int:
+            if ref == entries[0].subject_ref:
+                raise ProviderError("the keeper is not there")
+            return unlink(ledger_id, ref, now)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(service.vault), "unlink", lambda _, *arguments: fail_for_one(*arguments))
+            duties.do_all()
+        pending = [get_erasure(service.deps, ledger_id, one.erasure_id).linked.pending for one in entries]
+        assert pending == ["unsigned", None]
+        duties.do_all()
+        assert get_erasure(service.deps, ledger_id, entries[0].erasure_id).linked.pending is None
+        told = [(record.getMessage(), record.__dict__.get("duty")) for record in caplog.records]
+        assert ("worker-duty-failed", "unlinking") in told
+        assert ("worker-duty-recovered", "unlinking") in told
+        assert told.count(("erasure-unlinked", None)) == 2
 
 
 def gauges(service: Service) -> dict[str, float]:

@@ -21,7 +21,14 @@ from keyvault.errors import UnknownSubjectError
 from keyvault.values import Reservation
 from ledger.domain.query import NameOrRef
 from ledger.errors import RestoredError, SubjectErasedError
-from ledger.services.reconciling import go_on, look, lost_keys, mend, record_erasures_again
+from ledger.services.reconciling import (
+    go_on,
+    lead_to_streams_again,
+    look,
+    lost_keys,
+    mend,
+    record_erasures_again,
+)
 from ledger.services.reinstating import reinstate_subject
 from ledger.services.restricting import lift_restriction, restrict_subject
 from tests.contract.old_copies import OldCopies, Part, service_with_old_copies
@@ -116,7 +123,8 @@ def test_whoever_came_and_went_since_stays_away(copies: OldCopies) -> None:
     assert copies.found() == {"vault-behind"}
     subject = copies.service.vault.subject(copies.ledger.ledger_id, ref)
     assert subject is not None
-    assert (subject.state, subject.key_ids) == ("erased", ((key_id, ""),))
+    assert (subject.state, subject.key_ids, subject.names) == ("erased", ((key_id, ""),), 0)
+    copies.service.vault.unlink(copies.ledger.ledger_id, ref, copies.ledger.deps.clock())
     assert list(lost_keys(copies.ledger.deps, copies.ledger.ledger_id)) == []
 
 
@@ -165,6 +173,27 @@ def test_a_stream_alone_is_enough_to_notice(copies: OldCopies) -> None:
     with pytest.raises(RestoredError):
         copies.ledger.append(a_visit("A", stream="visit-2"))
     assert copies.found() == {"vault-behind"}
+    assert lead_to_streams_again(copies.ledger.deps, copies.ledger.ledger_id) == 1
+    assert lead_to_streams_again(copies.ledger.deps, copies.ledger.ledger_id) == 0
+    go_on(copies.ledger.deps)
+    assert copies.found() == set()
+    assert copies.ledger.append_one(a_visit("A", stream="visit-2")).stream_version == 2
+
+
+def test_a_name_that_was_forgotten_since_is_forgotten_again(copies: OldCopies) -> None:
+    """Behind the erasure, which is carried out again first."""
+    copies.ledger.append(a_visit("A"), a_visit("B"))
+    copies.keep("vault")
+    ref = copies.ledger.erase(ALICE).erasure.entry.subject_ref
+    since = copies.service.vault.unlink(copies.ledger.ledger_id, ref, copies.ledger.deps.clock())
+    copies.put_back("vault")
+    assert copies.ledger.subject_ref(ALICE) == ref
+    assert copies.found() == set()
+    assert copies.service.vault.find_subjects(copies.ledger.ledger_id, [ALICE]) == {}
+    assert copies.service.vault.unlink(copies.ledger.ledger_id, ref, since) >= since
+    with pytest.raises(SubjectErasedError):
+        copies.ledger.append(a_visit("A"))
+    copies.ledger.append(a_visit("B"))
 
 
 def test_a_name_that_began_anew_since_is_noticed(copies: OldCopies) -> None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
-from keyvault import database, tables
+from keyvault import clear_names, database, tables
 from keyvault.database import make_engine
 from keyvault.errors import ConnectionLostError, KeyVaultError, VaultUnavailableError
 from keyvault.migrate import GRANTS, VERSION_TABLE, migrate, pending_migrations
+from keyvault.opening import open_vault
+from keyvault.values import StreamEntry
+from keyvault.vault import Vault
 from tests.contract.vault_world import (
     LEDGER,
     World,
@@ -72,9 +75,10 @@ def new_world(request: pytest.FixtureRequest, folder: Path) -> AbstractContextMa
 
 
 def test_migrating_a_populated_vault_loses_nothing(
-    empty_world: World, request: pytest.FixtureRequest, tmp_path: Path
+    empty_world: World, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward from the first schema with living keys, fences and an open erasure in it: all of it still works."""
+    """Forward from the first schema with living keys, fences and an open erasure in it: all of it still works. What
+    names lead to is sealed, batch by batch, and what was interrupted is finished."""
     (tmp_path / "source").mkdir(mode=0o700)
     with new_world(request, tmp_path / "source") as source:
         vault = set_up(source)
@@ -82,19 +86,38 @@ def test_migrating_a_populated_vault_loses_nothing(
         erase(vault, "patient:B", 1)
         key_of(vault, "patient:C")
         begin(vault, "patient:C", 2)
+        kept = vault.reserve(LEDGER, {"patient-A": "patient:A", "ward-1": None}, [], mint=True).streams
+        subjects = {name: vault.find_subjects(LEDGER, [name])[name] for name in ("patient:A", "patient:B", "patient:C")}
         admin = empty_world.admin()
         migrate(admin, revision="0001")
         assert pending_migrations(admin)
         before = copy_rows(source, empty_world)
+        clear = clear_index(vault, {name: entry.ref for name, entry in subjects.items()}, kept)
+        for statement, values in clear:
+            empty_world.execute(statement, **values)
         shutil.copytree(source.kek_folder, empty_world.kek_folder)
         shutil.copy(source.journal_path, empty_world.journal_path)
     migrate(admin, service_role(empty_world))
+    owner = open_vault(empty_world.admin_url, f"file:{empty_world.kek_folder}", "file:/nowhere", empty_world.clock)
+    monkeypatch.setattr(clear_names, "BATCH", 2)
+    with pytest.raises(KeyboardInterrupt):
+        owner.seal_clear_names(interrupt)
+    assert pending_migrations(admin)
+    assert owner.seal_clear_names() == len(clear) - 2
     assert not pending_migrations(admin)
+    assert owner.seal_clear_names() == 0
+    owner.close()
     for name, (columns, rows) in before.items():
         assert rows_of(empty_world, name, columns) == rows
     later = empty_world.open()
     assert not pending_migrations(later.engine)
     assert (status_of(later, living), status_of(later, gone)) == ("living", "fenced")
+    assert later.find_subjects(LEDGER, list(subjects)) == subjects
+    assert later.find_streams(LEDGER, list(kept)) == kept
+    owned = {ref for entry in kept.values() if entry.owner_ref is not None for ref in (entry.ref, entry.owner_ref)}
+    in_index = repr([empty_world.rows(name) for name in ("subject_names", "streams", "link_keys")])
+    assert [ref for ref in owned | {entry.ref for entry in subjects.values()} if repr(ref) in in_index] == []
+    assert repr(kept["ward-1"].ref) in in_index
     assert [entry.epoch for entry in later.erasures(LEDGER, reference=None, done=None, after=None, limit=9)] == [
         1,
         None,
@@ -103,11 +126,12 @@ def test_migrating_a_populated_vault_loses_nothing(
 
 
 def copy_rows(source: World, target: World) -> dict[str, tuple[list[str], list[tuple[object, ...]]]]:
-    """Put into the tables of an older schema what stands in those of the newest; gives columns and rows of each."""
+    """Put into the tables of an older schema what stands in those of the newest, but for the name index; gives columns
+    and rows of each."""
     found = {}
     with database.writing(target.admin()) as connection:
         for table in tables.metadata.sorted_tables:
-            if not inspect(connection).has_table(table.name):
+            if table.name in ("subject_names", "streams") or not inspect(connection).has_table(table.name):
                 continue
             columns = [column["name"] for column in inspect(connection).get_columns(table.name)]
             rows = rows_of(source, table.name, columns)
@@ -117,6 +141,33 @@ def copy_rows(source: World, target: World) -> dict[str, tuple[list[str], list[t
                 statement = text(f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})")
                 connection.execute(statement, dict(zip(columns, row, strict=True)))
     return found
+
+
+def clear_index(
+    vault: Vault, subjects: Mapping[str, bytes], streams: Mapping[str, StreamEntry]
+) -> list[tuple[str, dict[str, object]]]:
+    """What a version without link keys would have in its name index: statements that put it there."""
+    ledger = vault._ledger_keys(LEDGER)
+    ledger_id = LEDGER if vault.engine.dialect.name == "postgresql" else LEDGER.bytes
+    names: list[dict[str, object]] = [
+        {"l": ledger_id, "h": ledger.subject_hash(name), "r": ref} for name, ref in subjects.items()
+    ]
+    owned: list[dict[str, object]] = [
+        {"l": ledger_id, "h": ledger.stream_hash(name), "r": entry.ref, "o": entry.owner_ref}
+        for name, entry in streams.items()
+    ]
+    return [
+        *(("INSERT INTO subject_names (ledger_id, name_hash, subject_ref) VALUES (:l, :h, :r)", row) for row in names),
+        *(
+            ("INSERT INTO streams (ledger_id, name_hash, stream_ref, owner_ref) VALUES (:l, :h, :r, :o)", row)
+            for row in owned
+        ),
+    ]
+
+
+def interrupt(_sealed: int) -> None:
+    """What stops somebody in the middle."""
+    raise KeyboardInterrupt
 
 
 def rows_of(world: World, table: str, columns: list[str]) -> list[tuple[object, ...]]:
@@ -187,19 +238,21 @@ def test_a_vault_that_was_not_migrated_says_so(empty_world: World) -> None:
 
 
 def test_the_service_has_the_rights_it_needs_and_no_more(postgres: PostgresCluster, tmp_path: Path) -> None:
-    """I1, I8: with the service's own login neither fences nor names can be changed, and only key rows deleted."""
+    """I1, I8: with the service's own login neither fences nor name hashes can be changed, nor rows deleted but those of
+    keys and of the ways to them."""
     with postgresql_world(postgres, tmp_path) as world:
         vault = set_up(world)
         key_of(vault, "patient:A")
         erase(vault, "patient:A")
         key_of(vault, "patient:B")
         forbidden = [
-            *(f"DELETE FROM {name}" for name in GRANTS if name not in ("subject_keys", "streams", "reinstatements")),
+            *(f"DELETE FROM {name}" for name in GRANTS if "DELETE" not in GRANTS[name]),
+            "DELETE FROM subject_names",
             *(f"TRUNCATE {name} CASCADE" for name in GRANTS),
             "UPDATE fences SET purpose = 'x'",
             "UPDATE subject_keys SET subject_ref = ''",
             "UPDATE subject_names SET name_hash = ''",
-            "UPDATE streams SET owner_ref = NULL",
+            "UPDATE streams SET stream_ref = NULL",
             "UPDATE ledger_secrets SET key_id = ''",
             "UPDATE epochs SET provider = 'x'",
             "UPDATE statements SET payload = '{}'",

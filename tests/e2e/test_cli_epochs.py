@@ -84,8 +84,8 @@ def test_the_round_of_an_operator(server: ServedLedger, safe: Path, postgres: Po
     assert (erasure["final_at"], erasure["final_pending"]["reason"]) == (None, "epochs-alive")
 
     rotated = server.run("epochs", "rotate")
-    assert rotated.stdout == "epoch 2 is current now\nrewrapped 6\n"
-    assert "rewrapping 6 keys for epoch 2" in rotated.stderr
+    assert rotated.stdout == "epoch 2 is current now\nrewrapped 12\n"
+    assert "rewrapping 12 keys for epoch 2" in rotated.stderr
     assert "audit-ledger backup DIR" in fails(server, "epochs", "destroy", "1", "--yes")
     backup = Path(server.run("backup", str(safe), "--ledger").stdout.splitlines()[0])
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
@@ -108,7 +108,7 @@ def test_the_round_of_an_operator(server: ServedLedger, safe: Path, postgres: Po
 
     listed = server.run("epochs", "list").stdout.splitlines()
     assert re.match(r"epoch 1 \(file\) destroyed: 0 keys; .*gone ", listed[0])
-    assert re.match(r"epoch 2 \(file\) current: 6 keys", listed[1])
+    assert re.match(r"epoch 2 \(file\) current: 12 keys", listed[1])
     assert listed[-1] == "erasures that are not final: 0"
     assert_opens_nothing(old, server, postgres)
 

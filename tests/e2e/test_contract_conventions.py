@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.conftest import Tenant
 from tests.support.server import ServedLedger
 
+_DEPENDENCIES = ("ledger-database", "key-vault", "kek", "journal", "migrations", "restore-guard")
+
 
 def test_only_health_and_documents_are_public(sqlite_server: ServedLedger) -> None:
     """Everything else is 401 without a key, with a challenge."""
@@ -27,7 +29,7 @@ def test_readiness_names_each_dependency(served: ServedLedger) -> None:
     """One by one."""
     assert served.client.get("/readyz").json() == {
         "status": "ready",
-        "dependencies": dict.fromkeys(("ledger-database", "key-vault", "kek", "journal", "migrations"), "ok"),
+        "dependencies": dict.fromkeys(_DEPENDENCIES, "ok"),
     }
 
 

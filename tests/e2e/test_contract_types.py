@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -119,16 +120,23 @@ def test_what_does_not_fit_is_refused(tenant: Tenant) -> None:
 
 def test_a_strict_ledger(tenant: Tenant) -> None:
     """What its policy says holds from the answer on, in every process."""
-    assert tenant.client.get(f"{tenant.path}/policy").json() == {"strict_types": False}
-    assert put(tenant, b'{"strict_types": true}').json() == {"strict_types": True}
+    assert tenant.client.get(f"{tenant.path}/policy").json() == {"strict_types": False, "unlink_after": 90}
+    assert put(tenant, b'{"strict_types": true}').json() == {"strict_types": True, "unlink_after": 90}
     for _ in range(4):
         answer = tenant.client.post(f"{tenant.path}/events", registered())
         assert (answer.status, pointers(answer)) == (422, ["/type"])
     tenant.client.post(f"{tenant.path}/types", a_type())
     for _ in range(4):
         assert tenant.client.post(f"{tenant.path}/events", registered()).status == 201
-    assert put(tenant, b"{}").json() == {"strict_types": False}
-    for wrong in (b'{"strict_types": 1}', b'{"strict": true}', b'{"unlink_after": 3}'):
+    for days in (b"0", b"36500", b'"never"'):
+        assert put(tenant, b'{"unlink_after": ' + days + b"}").json()["unlink_after"] == json.loads(days)
+    assert put(tenant, b"{}").json() == {"strict_types": False, "unlink_after": 90}
+    wrong_days = (b"-1", b"36501", b"1.5", b"true", b'"90"', b"null")
+    for wrong in (
+        b'{"strict_types": 1}',
+        b'{"strict": true}',
+        *(b'{"unlink_after": ' + days + b"}" for days in wrong_days),
+    ):
         assert put(tenant, wrong).status == 422
 
 

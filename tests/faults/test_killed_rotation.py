@@ -22,6 +22,7 @@ from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.services.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
+from ledger.services.evolution.types import set_policy
 from ledger.services.read import query_events
 from tests.support.breaking import BROKEN, BreakableDatabase, BreakingPoint, Mode
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, sqlite_place, verified
@@ -37,6 +38,10 @@ ROTATION = [
     "the secrets",
     "the first keys",
     "the other keys",
+    "the first link keys, from names",
+    "the other link keys, from names",
+    "the first link keys, from refs",
+    "the other link keys, from refs",
     "the proof",
 ]
 DESTRUCTION = ["the order", "its line in the journal", "the end of the KEK", "its end in the vault"]
@@ -122,6 +127,8 @@ class Town:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.ledger_id = new_ledger(service).ledger_id
+        # With their names: so the link keys, too, are those of the living.
+        set_policy(service.deps, self.ledger_id, {"unlink_after": 0})
         self.numbers = itertools.count(1)
         self.living: list[str] = []
         self.erased: list[str] = []

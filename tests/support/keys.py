@@ -40,7 +40,8 @@ def raw_keks(folder: Path) -> dict[str, bytes]:
 
 
 def raw_keys(engine: sa.Engine, provider: FileProvider) -> dict[str, bytes]:
-    """All that the vault keeps wrapped, opened: the people's keys and the secrets of the ledgers and of the service."""
+    """All that the vault keeps wrapped, opened: the people's keys and link keys, and the secrets of the ledgers and of
+    the service."""
     found = {}
     with engine.connect() as connection:
         for row in connection.execute(sa.select(tables.subject_keys)):
@@ -54,6 +55,9 @@ def raw_keys(engine: sa.Engine, provider: FileProvider) -> dict[str, bytes]:
                 epoch=row.epoch,
             )
             found[f"{WrapKind(row.kind).name} of {row.ledger_id}"] = provider.unwrap(row.epoch, row.wrapped, aad)
+        for row in connection.execute(sa.select(tables.link_keys)):
+            aad = envelope.wrap_aad(WrapKind.LINK_KEY, key_id=row.link_id, ledger_id=row.ledger_id, epoch=row.epoch)
+            found[f"link {row.link_id.hex()[:8]}"] = provider.unwrap(row.epoch, row.wrapped, aad)
     return found
 
 

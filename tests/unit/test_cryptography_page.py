@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api import config
 from keyvault import cache, envelope, reserve
-from keyvault.envelope import DataKey, WrapKind
+from keyvault.envelope import DataKey, NameKind, WrapKind
 from keyvault.journal import NO_LINES, Journal
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.providers import awskms, blobs
@@ -37,6 +37,8 @@ LAYOUTS = [
     "a wrap",
     "the AAD of a wrap",
     "a KEK file",
+    "the sealed refs of a name",
+    "the AAD of sealed refs",
     "a derived document",
     "the AAD of a derived document",
 ]
@@ -304,6 +306,27 @@ def test_wrap_and_its_aad() -> None:
     }
     found = dissect(layout("a wrap"), envelope.wrap(kek, bytes(32), aad, _nonce=nonce))
     assert (found["format"], found["nonce"], len(found["ciphertext"])) == (envelope.FORMAT, nonce, 32)
+
+
+def test_sealed_refs_and_their_aad() -> None:
+    """What a name leads to and what that is bound to, field by field."""
+    key, digest, nonce = bytes(range(32)), bytes(range(32, 64)), bytes(range(12))
+    link_id = envelope.key_id_of(key)
+    found = dissect(
+        layout("the sealed refs of a name"),
+        envelope.seal_refs(key, NameKind.SUBJECT, LEDGER, digest, link_id, REF, _nonce=nonce),
+    )
+    assert (found["format"], found["nonce"], len(found["ciphertext"])) == (envelope.FORMAT, nonce, len(REF))
+    aad = envelope._refs_aad(NameKind.STREAM, LEDGER, digest, link_id)
+    assert dissect(layout("the AAD of sealed refs"), aad) == {
+        "format": b"\x01",
+        "kind": b"\x02",
+        "ledger_id": LEDGER.bytes,
+        "name_hash": digest,
+        "link_id": link_id,
+    }
+    kinds = numbered(meaning("the AAD of sealed refs", "kind"))
+    assert kinds == {kind: kind.name.lower() for kind in NameKind}
 
 
 def test_kek_file(kept: Kept) -> None:

@@ -10,7 +10,10 @@ from uuid import UUID
 
 from ledger.domain.catalogue import (
     DEFINITION_BYTES,
+    MOST_UNLINK_DAYS,
+    NEVER,
     STRICT_TYPES,
+    UNLINK_AFTER,
     EventType,
     Policy,
     TypeDraft,
@@ -108,7 +111,8 @@ def set_policy(deps: Dependencies, ledger_id: UUID, raw: Mapping[str, Any]) -> P
     try:
         policy = parse_policy(raw)
     except ValueError:
-        fault = Fault("", f"must be an object with '{STRICT_TYPES}': true or false, and nothing else")
+        members = f"'{STRICT_TYPES}': true or false, '{UNLINK_AFTER}': 0 to {MOST_UNLINK_DAYS} days or \"{NEVER}\""
+        fault = Fault("", f"must be an object with {members}, and nothing else")
         raise InvalidError("the policy is not valid; nothing was changed", [fault]) from None
     deps.catalogues.set_policy(ledger_id, policy_json(policy))
     return policy

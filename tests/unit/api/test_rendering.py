@@ -72,7 +72,7 @@ def test_the_other_answers_have_what_the_document_promises() -> None:
     summary = LedgerSummary(LedgerInfo(ID, "hospital", 0), head, bytes(32))
     key = ApiKey(ID, "n", "p", frozenset({AccessRole.WRITER, AccessRole.ADMIN}), ID, b"", 0, None, None, None)
     state = Folded(2, state={"a": 1}, hidden=(HiddenParts(ERASED, 2, (3, 9)),))
-    subject = SubjectSummary(REF, 1, "active", 0, None, None, None, None)
+    subject = SubjectSummary(REF, 1, "active", 0, None, None, None, None, None)
 
     assert set(render_ledger(summary, "example.org")) == members(answers.Ledger)
     assert set(render_api_key(key, {ID: "hospital"})) == members(answers.ApiKey)

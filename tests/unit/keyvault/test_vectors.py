@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from keyvault import envelope
+from keyvault.errors import NotAuthenticError
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
     (Path(__file__).parents[2] / "vectors" / "keyvault.json").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def unhex(vector: dict[str, Any], *fields: str) -> list[bytes]:
 
 def test_every_format_has_vectors() -> None:
     """No list is empty, so no test below passes for want of vectors; every kind of wrap is there."""
-    assert {"document", "event_id", "key_id", "name_hash", "sealed_part", "wrap"} == set(VECTORS)
+    assert {"document", "event_id", "key_id", "name_hash", "sealed_part", "sealed_refs", "wrap"} == set(VECTORS)
     assert all(VECTORS.values())
     assert {1, 2, 3, 4, 5} == {vector["kind"] for vector in VECTORS["wrap"]}
 
@@ -96,6 +97,36 @@ def test_name_hash(vector: dict[str, Any]) -> None:
     message = vector["kind"].encode() + b"\x00" + vector["name"].encode()
     assert expected == hmac.new(name_key, message, hashlib.sha256).digest()
     assert expected == envelope.name_hash(name_key, vector["kind"], vector["name"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["sealed_refs"])
+def test_sealed_refs(vector: dict[str, Any]) -> None:
+    """What a name leads to opens in its own row of the index, with its own link key, and nowhere else."""
+    key, link_id, ledger_id, digest, nonce, refs, aad, index_key, sealed = unhex(
+        vector, "link_key", "link_id", "ledger_id", "name_hash", "nonce", "refs", "aad", "index_key", "sealed"
+    )
+    kind, ledger = envelope.NameKind(vector["kind"]), UUID(bytes=ledger_id)
+    assert aad == bytes([1, vector["kind"]]) + ledger_id + digest + link_id
+    assert index_key == HKDFExpand(SHA256(), 32, b"audit-ledger v1 name index").derive(key)
+    assert sealed == b"\x01" + nonce + AESGCM(index_key).encrypt(nonce, refs, aad)
+    assert len(refs) == {1: 16, 2: 32}[vector["kind"]]
+    assert sealed == envelope.seal_refs(key, kind, ledger, digest, link_id, refs, _nonce=nonce)
+    link = envelope.LinkKey.of(key)
+    assert link_id == link.link_id == envelope.key_id_of(key)
+    assert refs == link.open(kind, ledger, digest, sealed)
+    others = [
+        (link, envelope.NameKind(3 - vector["kind"]), ledger, digest),
+        (link, kind, UUID(int=1), digest),
+        (link, kind, ledger, digest[::-1]),
+        (envelope.LinkKey(key, link_id[::-1]), kind, ledger, digest),
+        (envelope.LinkKey(key[::-1], link_id), kind, ledger, digest),
+    ]
+    for other, of, where, whose in others:
+        with pytest.raises(NotAuthenticError):
+            other.open(of, where, whose, sealed)
+    for wrong in (b"", b"\x02" + sealed[1:], sealed[:20], sealed[:-1] + bytes([sealed[-1] ^ 1])):
+        with pytest.raises(NotAuthenticError):
+            link.open(kind, ledger, digest, wrong)
 
 
 @pytest.mark.parametrize("vector", VECTORS["event_id"])
