@@ -87,8 +87,11 @@ class Counters:
         self._alarms.inc()
 
 
-def metrics_text(service: Service, counters: Counters) -> bytes:
-    """The metrics of all processes, in Prometheus' text format. A database that is down is a metric, not an error."""
+def metrics_text(service: Service, counters: Counters, restored: int = 0) -> bytes:
+    """The metrics of all processes, in Prometheus' text format. A database that is down is a metric, not an error.
+
+    ``restored``: how much the restore guard has found that it could not mend.
+    """
     registry = CollectorRegistry()
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
@@ -96,18 +99,21 @@ def metrics_text(service: Service, counters: Counters) -> bytes:
             registry.register(collector)
     elif os.path.isdir(folder):
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]  # it has no annotations
-    registry.register(_Databases(service))
+    registry.register(_Databases(service, restored))
     return generate_latest(registry)
 
 
 class _Databases(Collector):
     """What the databases tell."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, restored: int) -> None:
         self._service = service
+        self._restored = restored
 
     @override
     def collect(self) -> Iterator[Metric]:
+        title = "What came back from an older copy and could not be mended; nothing is served meanwhile."
+        yield _gauge("audit_ledger_restore_findings", title, (), [((), self._restored)])
         yield from self._asked("database", self._ledgers)
         yield from self._asked("keyvault", self._erasures)
 

@@ -69,18 +69,22 @@ class NewSubject:
         return NameRow(name_hash, self.link.link_id, sealed, None)
 
 
-def subject_of(keyring: Keyring, ledger_id: UUID, row: NameRow) -> Named | None:
+Opened = dict[LinkRow, LinkKey]
+"""Link keys that one request has opened: names and streams of one person share theirs."""
+
+
+def subject_of(keyring: Keyring, ledger_id: UUID, row: NameRow, links: Opened | None = None) -> Named | None:
     """What a name leads to; None: the way was cut. Raises :class:`DamagedKeyError` for a row that was altered or
     swapped, or whose link key was: never another subject."""
-    opened = _opened(keyring, ledger_id, NameKind.SUBJECT, row, REF_SIZE)
+    opened = _opened(keyring, ledger_id, NameKind.SUBJECT, row, REF_SIZE, links)
     return None if opened is None else Named(*opened)
 
 
-def stream_of(keyring: Keyring, ledger_id: UUID, row: NameRow) -> StreamEntry | None:
+def stream_of(keyring: Keyring, ledger_id: UUID, row: NameRow, links: Opened | None = None) -> StreamEntry | None:
     """The same for the name of a stream."""
     if row.link_id is None and row.clear_ref is not None:
         return StreamEntry(row.clear_ref, None)
-    opened = _opened(keyring, ledger_id, NameKind.STREAM, row, _STREAM_REFS)
+    opened = _opened(keyring, ledger_id, NameKind.STREAM, row, _STREAM_REFS, links)
     return None if opened is None else StreamEntry(opened[0][:REF_SIZE], opened[0][REF_SIZE:])
 
 
@@ -190,13 +194,19 @@ def is_unlinked(connection: Connection, ledger_id: UUID, ref: bytes) -> bool:
     )
 
 
-def _opened(keyring: Keyring, ledger_id: UUID, kind: NameKind, row: NameRow, size: int) -> tuple[bytes, LinkKey] | None:
+def _opened(
+    keyring: Keyring, ledger_id: UUID, kind: NameKind, row: NameRow, size: int, links: Opened | None
+) -> tuple[bytes, LinkKey] | None:
     if row.sealed is None and row.link is None:
         return None
     if row.sealed is None or row.link is None:
         # Cutting takes both, in one transaction.
         raise DamagedKeyError("a row of the name index has lost its refs or its link key, and not both")
-    link = keyring.open_link(row.link)
+    link = None if links is None else links.get(row.link)
+    if link is None:
+        link = keyring.open_link(row.link)
+        if links is not None:
+            links[row.link] = link
     try:
         refs = link.open(kind, ledger_id, row.name_hash, row.sealed)
     except NotAuthenticError as error:

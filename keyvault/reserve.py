@@ -96,17 +96,18 @@ def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey, mark: Vau
 
 
 def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: LedgerKeys, request: Request) -> Survey:
+    links: linking.Opened = {}
     hashes = {name: ledger.stream_hash(name) for name in request.streams}
     stream_rows = name_store.streams_by_hash(connection, ledger_id, hashes.values())
     found = {
-        name: linking.stream_of(keyring, ledger_id, stream_rows[digest])
+        name: linking.stream_of(keyring, ledger_id, stream_rows[digest], links)
         for name, digest in hashes.items()
         if digest in stream_rows
     }
     streams = {name: entry for name, entry in found.items() if entry is not None}
     owners = {name: owner for name, owner in request.streams.items() if name not in found}
 
-    known, unlinked = _named(connection, keyring, ledger_id, ledger, request)
+    known, unlinked = _named(connection, keyring, ledger_id, ledger, request, links)
     needed = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
     owning = {entry.owner_ref for entry in streams.values() if entry.owner_ref is not None}
     refs = owning | {named.ref for named in known.values()}
@@ -157,14 +158,21 @@ def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: L
 
 
 def _named(
-    connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: LedgerKeys, request: Request
+    connection: Connection,
+    keyring: Keyring,
+    ledger_id: UUID,
+    ledger: LedgerKeys,
+    request: Request,
+    links: linking.Opened,
 ) -> tuple[Mapping[str, Named], frozenset[str]]:
     """The subjects behind the names of a request, and the names whose way to one was cut."""
     owners = {owner for owner in request.streams.values() if owner is not None}
     hashes = {name: ledger.subject_hash(name) for name in {name for name, _ in request.keys} | owners}
     rows = name_store.names_by_hash(connection, ledger_id, hashes.values())
     found = {
-        name: linking.subject_of(keyring, ledger_id, rows[digest]) for name, digest in hashes.items() if digest in rows
+        name: linking.subject_of(keyring, ledger_id, rows[digest], links)
+        for name, digest in hashes.items()
+        if digest in rows
     }
     known = {name: named for name, named in found.items() if named is not None}
     return known, frozenset(found.keys() - known.keys())

@@ -60,4 +60,6 @@ def _guard_state() -> str:
 @blueprint.response(200, {"type": "string"}, content_type=CONTENT_TYPE.partition(";")[0])
 def metrics() -> Response:
     """Tell what the service counts, in Prometheus' text format: nothing personal, but not for everybody either."""
-    return Response(metrics_text(open_service(), counters()), content_type=CONTENT_TYPE)
+    _guard_state()
+    text = metrics_text(open_service(), counters(), len(open_guard().findings))
+    return Response(text, content_type=CONTENT_TYPE)
