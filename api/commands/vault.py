@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from api.commands.session import CommandError, opened
 from api.receipts import ReceiptError, read_receipts
 from api.wiring import OK, Service
 from keyvault import database as vault_database
-from keyvault.errors import DamagedKeyError, JournalError, ProviderError
+from keyvault.errors import BusyError, DamagedKeyError, JournalError, ProviderError
 from ledger.domain.marks import Finding
 from ledger.ports import Lost
 from ledger.services.reconciling import (
@@ -33,6 +34,8 @@ from ledger.services.reconciling import (
 )
 
 _SHOWN_KEYS = 20
+_WAIT_SECONDS = 30.0
+_PAUSE_SECONDS = 0.05
 
 
 @click.group(short_help="What to do after a backup was put back.")
@@ -55,7 +58,7 @@ def reconcile(receipts: Path | None, new_journal: bool, yes: bool) -> None:
     lists what is lost with the older copy: put back a newer one if there is any, and run this again. Only when you say
     so does the service go on from what is there. The exit status is 0 when it may serve.
     """
-    with opened(guarded=False) as service, vault_database.only_one(service.vault.engine, "reconciling"):
+    with opened(guarded=False) as service, _alone(service):
         found = [*_mend_journal(service, new_journal=new_journal), *look(service.deps, thorough=True)]
         _say_found(found)
         mended = mend(service.deps, _read(service, receipts))
@@ -70,6 +73,22 @@ def reconcile(receipts: Path | None, new_journal: bool, yes: bool) -> None:
         _go_on(service, found, left, mended, yes=yes)
         _require_everything(service)
     click.echo("the service goes on from what is there")
+
+
+@contextmanager
+def _alone(service: Service) -> Iterator[None]:
+    """Nobody else mends meanwhile. A service that is not ready tries to every second, and is waited for."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(vault_database.only_one(service.vault.engine, "reconciling"))
+                break
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
+        yield
 
 
 def _mend_journal(service: Service, *, new_journal: bool) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.app import create_app
+from keyvault.database import only_one
 from keyvault.journal import NO_LINES, Journal
 from tests.e2e.cli_support import ROOT
 from tests.support.keys import raw_keks
@@ -256,6 +258,26 @@ def test_keks_from_before_a_rotation(town: Town, capsys: pytest.CaptureFixture[s
     current.write_bytes(content)
     with town.served() as served:
         is_right(served, lost=False)
+
+
+@ON_SQLITE
+def test_reconciling_waits_for_a_service_that_mends_just_now(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    """A service that is not ready tries every second, and must not turn the operator away."""
+    town.put_back()
+    holding, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with town.installation.service() as service, only_one(service.vault.engine, "reconciling"):
+            holding.set()
+            enough.wait(0.5)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holding.wait(30)
+    status, said = town.command(capsys, "vault", "reconcile")
+    enough.set()
+    holder.join()
+    assert (status, said) == (0, "all fits: the service may serve\n")
 
 
 def is_closed(served: Served) -> None:
