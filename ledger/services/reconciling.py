@@ -233,23 +233,23 @@ def mend(deps: Dependencies, receipts: Iterable[Lost] = ()) -> Mended:
         change(ledger_id, ref, deps.clock())
         mended.states.add((ledger_id, ref))
     if not mended.failed:
-        note_sizes(deps, mended=True)
+        note_sizes(deps)
     deps.guard.settle()
     mended.epochs = deps.guard.destroy_returned_keks()
     return mended
 
 
-def note_sizes(deps: Dependencies, *, mended: bool = False) -> frozenset[UUID]:
+def note_sizes(deps: Dependencies) -> frozenset[UUID]:
     """Have the vault note how far the ledgers are, those that fit what it knows of them. Gives those that had grown.
 
-    ``mended``: what the journal says is done again, so that the vault is about to go on to its end. Checkpoints in it
-    hold that up until the sizes are noted, so a vault that has seen less of the journal must not hold *this* up.
+    How far the vault has seen the journal does not matter here: it cannot go on to a checkpoint before the sizes in
+    that are noted.
     """
     known, claims = deps.guard.marks(), deps.guard.restored().ledgers
     states = deps.store.states()
     furthest_known = furthest(known.ledgers, claims)
-    journal = max((state.vault.journal for state in states.values()), default=0) if mended else known.journal.n
-    doubtful = {found.ledger_id for found in compare(furthest_known, states, known.ledgers, journal)}
+    newest_line = max((state.vault.journal for state in states.values()), default=0)
+    doubtful = {found.ledger_id for found in compare(furthest_known, states, known.ledgers, newest_line)}
     seen = {}
     for ledger_id, state in states.items():
         before = known.ledgers.get(ledger_id)
