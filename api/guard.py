@@ -63,8 +63,11 @@ class Guard:
         self._service = service
         self._looking = threading.Lock()
         self._looked_at: float | None = None
+        self._believed = threading.Event()
+        self._believed.set()
         self._findings: tuple[Finding, ...] = ()
         self._grown: set[UUID] = set()
+        self._unnoted = False
 
     @property
     def state(self) -> str:
@@ -85,6 +88,8 @@ class Guard:
             with self._looking:
                 if self._looked_at is None:
                     self._refresh()
+        elif not self._believed.is_set():
+            self._believed.wait()  # nothing is served while somebody looks whether to believe what was found
         elif time.monotonic() - self._looked_at > LOOK_SECONDS and self._looking.acquire(blocking=False):
             try:
                 self._refresh()
@@ -141,7 +146,10 @@ class Guard:
                     due = time.monotonic() + CHECKPOINT_SECONDS
 
     def _note(self) -> None:
-        self._grown |= note_sizes(self._service.deps)
+        """Where the vault does not take a size that it has not seen, the next look is a thorough one."""
+        noted = note_sizes(self._service.deps)
+        self._grown |= noted.grown
+        self._unnoted = noted.doubtful
 
     def _write_checkpoint(self) -> None:
         grown, self._grown = self._grown, set()
@@ -184,12 +192,16 @@ class Guard:
 
     def _mended(self, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
         """What is left of it when everything has been done again that can be."""
-        for seconds in () if self._findings else DOUBTS:
-            time.sleep(seconds)
-            found = self._look(thorough=True)
-            if not found:
-                return ()
-        self._told(found)
+        self._believed.clear()
+        try:
+            for seconds in () if self._findings else DOUBTS:
+                time.sleep(seconds)
+                found = self._look(thorough=True)
+                if not found:
+                    return ()
+            self._findings = self._told(found)  # before all else: nothing is served while it is mended
+        finally:
+            self._believed.set()
         if any(finding.trouble == "journal" for finding in found):
             return found
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from api.wiring import Service
-from keyvault.errors import KeyVaultError
+from keyvault.errors import UnknownLedgerError
 from ledger.domain.ids import parse_ref, parse_uuid
 from ledger.domain.times import parse_time
 from ledger.ports import Lost, LostErasure
@@ -23,8 +23,11 @@ class ReceiptError(Exception):
 
 
 def read_receipts(service: Service, folder: Path) -> Sequence[Lost]:
-    """What the receipts in a folder (its files ``*.json``, as the API gives them) tell. Raises :class:`ReceiptError`
-    for one that the ledger has not signed: nothing is erased on anybody else's word."""
+    """What the receipts in a folder (its files ``*.json``, as the API gives them) tell.
+
+    Raises :class:`ReceiptError` for one that the ledger has not signed: nothing is erased on anybody else's word. While
+    the vault's keys cannot be used, nobody can tell, and its error says so.
+    """
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix == ".json")
     except OSError as error:
@@ -44,7 +47,7 @@ def _read(service: Service, path: Path) -> Lost:
     try:
         # Ed25519 signs the same bytes the same way each time.
         genuine = service.vault.sign(lost.ledger_id, RECEIPT_DOMAIN + canonical_json(payload)) == signature
-    except KeyVaultError:
+    except UnknownLedgerError:
         genuine = False
     if not genuine:
         raise ReceiptError(f"{path} was not signed by a ledger of this service; take it out of the folder")

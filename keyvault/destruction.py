@@ -80,13 +80,25 @@ def complete(engine: Engine, keyring: Keyring, journal: Journal, clock: Callable
 
 
 def _carry_out(engine: Engine, keyring: Keyring, journal: Journal, clock: Callable[[], int], epoch: int) -> None:
-    """Steps 3 to 5."""
+    """Steps 3 to 5. Nothing that lives is under an epoch whose destruction was ordered: if there is, a hand has put the
+    order there, or the rows."""
+    database.read(engine, lambda connection: _require_unused(connection, epoch))
     line = write_line(engine, keyring, journal, "epoch-destroyed", {"epoch": epoch}, clock())
     gone_at = keyring.provider.destroy(epoch)
     with database.writing(engine) as connection:
         database.lock_epochs(connection)
         epoch_store.mark_destroyed(connection, epoch, gone_at if gone_at is not None else clock())
         mark_store.note_journal(connection, line)
+
+
+def _require_unused(connection: Connection, epoch: int) -> None:
+    database.take_long(connection)
+    row = next((one for one in epoch_store.all_epochs(connection) if one.epoch == epoch), None)
+    left = epoch_store.count_under(connection, epoch)
+    if row is None or left > (row.damaged or 0):
+        raise EpochRefusedError(
+            "not-empty", f"{left} rows are under epoch {epoch}, whose destruction was ordered: nothing was destroyed"
+        )
 
 
 def _checked(connection: Connection, epoch: int, abandon_damaged: bool) -> EpochRow:

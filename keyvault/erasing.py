@@ -7,7 +7,7 @@ line or before ``done`` leaves ``shredded``, and the next call writes the line (
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
@@ -69,7 +69,13 @@ class Lost(Protocol):
         """The state that its subject got; None: not known."""
 
     @property
-    def purposes(self) -> tuple[str, ...] | None: ...
+    def purposes(self) -> tuple[str, ...] | None:
+        """As requested; see ``request_known``."""
+
+    @property
+    def request_known(self) -> bool:
+        """Whether ``purposes`` says what was requested. If not, it follows from what became of the subject."""
+
     @property
     def ground(self) -> str | None: ...
     @property
@@ -127,7 +133,7 @@ def _lost_entry(connection: Connection, row: SubjectRow, lost: Lost) -> ErasureE
         ledger_id=lost.ledger_id,
         subject_ref=row.ref,
         key_ids=tuple(sorted(keys.items())),
-        purposes=lost.purposes,
+        purposes=lost.purposes if lost.request_known else _likely_request(keys.values(), next_state),
         ground=lost.ground,
         reference=lost.reference,
         name_commitment=lost.name_commitment,
@@ -138,6 +144,11 @@ def _lost_entry(connection: Connection, row: SubjectRow, lost: Lost) -> ErasureE
         epoch=None,
         state="begun",
     )
+
+
+def _likely_request(purposes: Iterable[str], next_state: SubjectState) -> tuple[str, ...] | None:
+    """For a subject that lives on, it was some purposes that were asked for."""
+    return None if next_state == "erased" else tuple(sorted(set(purposes)))
 
 
 def finish(
@@ -216,6 +227,7 @@ def _resolve(
         epoch, now = held_epoch(connection), request.requested_at
         made = linking.insert_new_subjects(connection, keyring, request.ledger_id, [digest], epoch, now)
         ref = made.get(digest)
+        mark_store.count_mint(connection, request.ledger_id)
     else:
         raise UnknownSubjectError("the vault knows no subject of this name")
     if ref is None:
@@ -310,6 +322,7 @@ def line_of(entry: ErasureEntry) -> dict[str, Any]:
         "subject_ref": entry.subject_ref.hex(),
         "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
         "purposes": [purpose for _, purpose in entry.key_ids],
+        "requested": None if entry.purposes is None else list(entry.purposes),
         "next_state": entry.next_state,
         "requested_at": entry.requested_at,
         "requested_by": str(entry.requested_by),

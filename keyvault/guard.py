@@ -15,16 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection, Engine
 
 from keyvault import database, epoch_store, erasing, erasure_store, linking, mark_store, store
 from keyvault.erasing import Lost
 from keyvault.errors import AnotherVaultError, BusyError, DamagedKeyError, KeysLiveError, NotErasedError
-from keyvault.journal import Journal, JournalEntry, JournalMark, verify_chain
+from keyvault.journal import Journal, JournalEntry, JournalMark, readable_lines, verify_chain
 from keyvault.keyring import SERVICE, Keyring
 from keyvault.restoring import Restored, all_that_is_known, read_lines, settle_epochs, settle_restrictions
 from keyvault.scribe import write_line
@@ -168,7 +169,14 @@ class RestoreGuard:
         all of them are true of the vault, go on to the last. Gives what is not true yet."""
         mark = database.read(self._engine, mark_store.journal_mark)
         lines = self._behind(mark)
-        found = database.read(self._engine, lambda connection: read_lines(connection, lines))
+        self.settle_what(database.read(self._engine, lambda connection: read_lines(connection, lines)))
+        left = database.read(self._engine, lambda connection: read_lines(connection, lines))
+        if not left:
+            self._go_on_to(lines)
+        return left
+
+    def settle_what(self, found: Restored) -> None:
+        """The same of what was said elsewhere: set states and epochs, and forget names."""
         now = self._clock()
         with database.writing(self._engine) as connection:
             settle_restrictions(connection, found, now)
@@ -178,21 +186,31 @@ class RestoreGuard:
             # Of somebody whose keys are still to be shredded again, the way is cut at the next look.
             with suppress(BusyError, NotErasedError, KeysLiveError, DamagedKeyError):
                 linking.cut(self._engine, self._keyring, ledger_id, ref, now)
-        left = database.read(self._engine, lambda connection: read_lines(connection, lines))
-        if not left:
-            self._go_on_to(lines)
-        return left
 
     def destroy_returned_keks(self) -> frozenset[int]:
-        """Destroy again the KEKs of destroyed epochs that are back. Gives the epochs."""
+        """Destroy again the KEKs of destroyed epochs that are back. Gives the epochs.
+
+        Only of those that a signed line says to be destroyed, and under which nothing is: a hand in the vault's
+        database can mark an epoch as destroyed, and must not make anybody destroy what living keys are wrapped under.
+        """
         returned = self.returned_keks(ask_keeper=True)
+        if not returned:
+            return returned
+        returned &= self._destroyed_by_line()
         for epoch in sorted(returned):
+            if database.read(self._engine, partial(_is_used, epoch=epoch)):
+                continue
             gone_at = self._keyring.provider.destroy(epoch)
             with database.writing(self._engine) as connection:
                 database.lock_epochs(connection)
                 # The keeper may take its time once more: what is not final yet waits for that.
                 epoch_store.mark_destroyed(connection, epoch, gone_at if gone_at is not None else self._clock())
         return returned
+
+    def _destroyed_by_line(self) -> frozenset[int]:
+        files = [*self._journal.set_aside(), self._journal.path]
+        lines = [line for path in files for line in readable_lines(path, self._public_key())]
+        return frozenset(line.fields["epoch"] for line in lines if line.kind == "epoch-destroyed")
 
     # Going on from what is there
 
@@ -215,17 +233,31 @@ class RestoreGuard:
             mark_store.replace_journal(connection, now_at)
         return now_at
 
-    def begin_new_journal(self) -> str | None:
-        """Set the journal's file aside, and begin one with all that the vault knows: epochs, restrictions, erasures.
-        Gives the old file's new name; None: there was none."""
-        aside = self._journal.set_aside()
+    def begin_new_journal(self) -> tuple[str | None, JournalMark]:
+        """Put a journal with all that the vault knows (epochs, restrictions, erasures, forgotten names) in the place of
+        one that does not fit. Gives that file's new name (None: there was none), and the new journal's mark."""
+
+        def look(connection: Connection) -> tuple[Ed25519PrivateKey, list[tuple[str, Mapping[str, Any]]]]:
+            key = self._keyring.open_signing_key(store.secrets_of(connection, SERVICE))
+            return key, list(all_that_is_known(connection))
+
+        key, lines = database.read(self._engine, look)
+        aside, mark = self._journal.begin_anew(lines, at=self._clock(), key=key)
         with database.writing(self._engine) as connection:
-            mark_store.replace_journal(connection, JournalMark(0, bytes(32)))
-        for kind, fields in database.read(self._engine, lambda connection: list(all_that_is_known(connection))):
-            line = write_line(self._engine, self._keyring, self._journal, kind, fields, self._clock())
-            with database.writing(self._engine) as connection:
-                mark_store.note_journal(connection, line)
-        return None if aside is None else aside.name
+            mark_store.replace_journal(connection, mark)
+        return None if aside is None else aside.name, mark
+
+    def said_before(self, *, not_fitting: bool) -> Restored:
+        """What journals say that were set aside, and is not true of the vault; with ``not_fitting`` what the journal
+        says that is about to be, as well: each line that the service has signed counts, whatever file it stands in.
+
+        Of a journal that was set aside before, only what can never be undone: who is restricted has changed since.
+        """
+        key = self._public_key()
+        earlier = [line for path in self._journal.set_aside() for line in readable_lines(path, key)]
+        for_good = [line for line in earlier if line.kind in ("shred", "unlink", "epoch-destroyed")]
+        last = readable_lines(self._journal.path, key) if not_fitting else []
+        return database.read(self._engine, lambda connection: read_lines(connection, [*for_good, *last]))
 
     def _go_on_to(self, lines: Sequence[JournalEntry]) -> None:
         if lines:
@@ -240,3 +272,10 @@ class RestoreGuard:
             return Ed25519PublicKey.from_public_bytes(self._pinned)
         rows = database.read(self._engine, lambda connection: store.secrets_of(connection, SERVICE))
         return self._keyring.open_signing_key(rows).public_key()
+
+
+def _is_used(connection: Connection, epoch: int) -> bool:
+    """Whether more is wrapped under an epoch than what was given up as damaged."""
+    database.take_long(connection)
+    row = next((one for one in epoch_store.all_epochs(connection) if one.epoch == epoch), None)
+    return row is None or epoch_store.count_under(connection, epoch) > (row.damaged or 0)

@@ -15,8 +15,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ _FOREIGN: Final = "was not signed by the service, or was changed since"
 _FIRST_PREV: Final = "0" * 64
 _CONTEXT: Final = b"audit-ledger v1 journal\x00"
 _BLOCK: Final = 8192
+_MOST_ASIDE: Final = 10_000
 _WHAT_TO_DO: Final = (
     "stop the service, keep what is there as evidence, and put back the newest copy; if there is none that fits, "
     "`audit-ledger vault reconcile --new-journal` begins another one with what vault and ledgers know"
@@ -106,21 +107,43 @@ class Journal:
             lines = self._require(fd, last, end, mark)
         return tuple(_verified(line, public_key, self.path, mark.n + 1 + index) for index, line in enumerate(lines))
 
-    def set_aside(self) -> Path | None:
-        """Give a file that is no journal any more another name beside its own, which begins a new one. None: there was
-        no file."""
-        for number in range(1, 10_000):
+    def begin_anew(
+        self, lines: Iterable[tuple[str, Mapping[str, Any]]], *, at: int, key: Ed25519PrivateKey
+    ) -> tuple[Path | None, JournalMark]:
+        """Put a journal of these lines (kind and fields) in the place of the file, which keeps another name beside it.
+
+        Gives that name (None: there was no file) and the mark behind the last line. A crash leaves the one or the
+        other, and both are whole.
+        """
+        new = Journal(self.path.with_name(f"{self.path.name}.new"))
+        try:
+            new.path.unlink(missing_ok=True)
+            mark = NO_LINES
+            for kind, fields in lines:
+                mark = new.append(kind, fields, at=at, key=key, after=mark)
+            place = self._set_aside()
+            os.rename(new.path, self.path)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            raise VaultUnavailableError(f"the journal {self.path} cannot be begun anew ({error.strerror})") from error
+        return place, mark
+
+    def set_aside(self) -> Sequence[Path]:
+        """The files that were journals before this one, the oldest first."""
+        found = []
+        for number in range(1, _MOST_ASIDE):
             place = self.path.with_name(f"{self.path.name}.{number}")
-            if place.exists():
-                continue
-            try:
-                os.rename(self.path, place)
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                raise VaultUnavailableError(f"the journal {self.path} cannot be renamed ({error.strerror})") from error
-            return place
-        raise VaultUnavailableError(f"there are too many old journals beside {self.path}")
+            if not place.exists():
+                break
+            found.append(place)
+        return found
+
+    def _set_aside(self) -> Path | None:
+        place = self.path.with_name(f"{self.path.name}.{len(self.set_aside()) + 1}")
+        if not self.path.exists():
+            return None
+        os.link(self.path, place)
+        return place
 
     @contextmanager
     def _locked(self, *, create: bool) -> Iterator[int]:
@@ -183,11 +206,7 @@ class Journal:
             written += os.pwrite(fd, line[written:], end + written)
         os.fsync(fd)
         if end == 0:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)  # else a crash could lose the new file with the line that was acknowledged
-            finally:
-                os.close(folder)
+            _sync_folder(self.path.parent)  # else a crash could lose the new file with the line that was acknowledged
 
 
 def read(path: Path, public_key: Ed25519PublicKey) -> tuple[JournalEntry, ...]:
@@ -197,6 +216,20 @@ def read(path: Path, public_key: Ed25519PublicKey) -> tuple[JournalEntry, ...]:
     :class:`JournalError`, which names the first line that is wrong.
     """
     return tuple(_verified(line, public_key, path, n) for n, line in _chained(path))
+
+
+def readable_lines(path: Path, public_key: Ed25519PublicKey) -> Sequence[JournalEntry]:
+    """What can be read of a file that is no journal any more: every line that the service has signed, wherever it
+    stands."""
+    found = []
+    try:
+        texts = path.read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return []
+    for text in texts:
+        with suppress(JournalError):
+            found.append(_verified(text, public_key, path, None))
+    return found
 
 
 def verify_chain(path: Path, mark: JournalMark) -> None:
@@ -275,6 +308,14 @@ def _members(line: bytes) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _missing(path: Path) -> KeyVaultError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, select, update
 
 from keyvault.database import insert_missing
 from keyvault.journal import NO_LINES, JournalMark
@@ -94,10 +94,12 @@ def note_ledger(connection: Connection, ledger_id: UUID, size: int, leaf_hash: b
 def replace_ledger(connection: Connection, ledger_id: UUID, known: KnownLedger) -> None:
     """What is there now is what counts from here on, whatever was seen before."""
     insert_ledger(connection, ledger_id)
+    # Others may have made something since the count was read: it never falls.
+    mints = case((ledger_marks.c.mints > known.mints, ledger_marks.c.mints), else_=known.mints)
     connection.execute(
         update(ledger_marks)
         .where(ledger_marks.c.ledger_id == ledger_id)
-        .values(mints=known.mints, size=known.size, leaf_hash=known.leaf_hash)
+        .values(mints=mints, size=known.size, leaf_hash=known.leaf_hash)
     )
 
 

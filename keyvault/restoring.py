@@ -183,6 +183,8 @@ def _lost_erasure(line: JournalEntry) -> LostErasure:
         subject_ref=ref,
         keys=tuple(zip(key_ids, purposes, strict=True)),
         next_state=line.fields.get("next_state"),
+        purposes=None if line.fields.get("requested") is None else tuple(line.fields["requested"]),
+        request_known="requested" in line.fields,
         requested_at=line.fields.get("requested_at", line.at),
         requested_by=None if requested_by is None else UUID(requested_by),
     )

@@ -125,6 +125,7 @@ class LostErasure:
     requested_by: UUID | None = None
     next_state: Literal["active", "restricted", "erased"] | None = None
     purposes: tuple[str, ...] | None = None
+    request_known: bool = False
     ground: str | None = None
     reference: str | None = None
     name_commitment: bytes | None = None

@@ -16,6 +16,7 @@ from api.receipts import ReceiptError, read_receipts
 from api.wiring import OK, Service
 from keyvault import database as vault_database
 from keyvault.errors import BusyError, DamagedKeyError, JournalError, ProviderError
+from keyvault.restoring import Restored
 from ledger.domain.marks import Finding
 from ledger.ports import Lost
 from ledger.services.reconciling import (
@@ -23,6 +24,7 @@ from ledger.services.reconciling import (
     LedgerLoss,
     Mended,
     concerned,
+    follow_new_journal,
     go_on,
     lead_to_streams_again,
     look,
@@ -59,9 +61,12 @@ def reconcile(receipts: Path | None, new_journal: bool, yes: bool) -> None:
     so does the service go on from what is there. The exit status is 0 when it may serve.
     """
     with opened(guarded=False) as service, _alone(service):
-        found = [*_mend_journal(service, new_journal=new_journal), *look(service.deps, thorough=True)]
+        journal, earlier = _mend_journal(service, new_journal=new_journal)
+        found = [*journal, *look(service.deps, thorough=True)]
         _say_found(found)
-        mended = mend(service.deps, _read(service, receipts))
+        mended = mend(service.deps, [*_read(service, receipts), *earlier.erasures])
+        service.vault.guard.settle_what(earlier)
+        mended.states |= {*earlier.states, *earlier.unlinked}
         _say_mended(mended)
         _leave_destroyed_epochs(service, mended)
         left = look(service.deps, thorough=True)
@@ -91,7 +96,8 @@ def _alone(service: Service) -> Iterator[None]:
         yield
 
 
-def _mend_journal(service: Service, *, new_journal: bool) -> list[Finding]:
+def _mend_journal(service: Service, *, new_journal: bool) -> tuple[list[Finding], Restored]:
+    """See to it that there is a journal that fits. Gives what was found, and what journals say that do not any more."""
     guard = service.vault.guard
     try:
         with suppress(ProviderError, DamagedKeyError):  # its KEK may have been destroyed since: that is told below
@@ -101,13 +107,15 @@ def _mend_journal(service: Service, *, new_journal: bool) -> list[Finding]:
     except JournalError as error:
         if not new_journal:
             raise CommandError(str(error)) from None
-        aside = guard.begin_new_journal()
+        earlier = guard.said_before(not_fitting=True)
+        aside, mark = guard.begin_new_journal()
+        follow_new_journal(service.deps, mark.n)
         kept = f"; the old one is kept as {aside}" if aside is not None else ""
         click.echo(f"a new journal was begun with all that the vault knows{kept}")
-        return [Finding("journal", None, "the journal was missing, or not the one that was there")]
+        return [Finding("journal", None, "the journal was missing, or not the one that was there")], earlier
     if new_journal:
         raise CommandError("the journal fits: there is no reason for a new one")
-    return []
+    return [], guard.said_before(not_fitting=False)
 
 
 def _read(service: Service, folder: Path | None) -> Sequence[Lost]:
@@ -142,7 +150,8 @@ def _say_mended(mended: Mended) -> None:
 def _leave_destroyed_epochs(service: Service, mended: Mended) -> None:
     """Take what still lives in this older vault out from under KEKs that were destroyed and are back; then destroy
     those once more."""
-    stale = sorted(service.vault.guard.restored().destroyed)
+    guard = service.vault.guard
+    stale = sorted({*guard.restored().destroyed, *guard.said_before(not_fitting=False).destroyed})
     if not stale:
         return
     names = ", ".join(map(str, stale))

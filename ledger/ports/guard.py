@@ -49,7 +49,13 @@ class Lost(Protocol):
         """The state that its subject got; None: not known."""
 
     @property
-    def purposes(self) -> tuple[str, ...] | None: ...
+    def purposes(self) -> tuple[str, ...] | None:
+        """As requested; see ``request_known``."""
+
+    @property
+    def request_known(self) -> bool:
+        """Whether ``purposes`` says what was requested. If not, it follows from what became of the subject."""
+
     @property
     def ground(self) -> str | None: ...
     @property
@@ -70,6 +76,7 @@ class LostErasure:
     requested_by: UUID | None = None
     next_state: Literal["active", "restricted", "erased"] | None = None
     purposes: tuple[str, ...] | None = None
+    request_known: bool = False
     ground: str | None = None
     reference: str | None = None
     name_commitment: bytes | None = None

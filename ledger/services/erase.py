@@ -35,6 +35,7 @@ from ledger.errors import BusyError, IntegrityError, NotFoundError
 from ledger.ports import ErasureEntry, Statement
 from ledger.services.dependencies import Dependencies
 from ledger.services.finality import FinalState, canonical_json, final_states
+from ledger.services.marking import noting_head
 from ledger.services.naming import name_of_subject
 from ledger.services.recording import PlainPart, seal_event
 from ledger.services.unlinking import LinkState, link_states, unlink_at_once
@@ -240,6 +241,7 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
                 "purposes": sorted({purpose for _, purpose in entry.key_ids}),
                 "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
                 "key_purposes": [purpose for _, purpose in entry.key_ids],
+                "requested_purposes": None if entry.purposes is None else list(entry.purposes),
                 "next_state": entry.next_state,
                 "ground": entry.ground,
                 "reference": entry.reference,
@@ -251,7 +253,7 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
     sealed = seal_event(envelope, parts, entry.requested_by)
     with deps.store.locked_head(entry.ledger_id) as lock:
         if not lock.find_ids([entry.erasure_id]):
-            recorded, head = place_events([sealed], lock.head, {}, deps.clock())
+            recorded, head = place_events([sealed], noting_head(deps, entry.ledger_id, lock.head), {}, deps.clock())
             lock.write(recorded, head)
             key_ids = [key_id for key_id, _ in entry.key_ids]
             # I8: a vault from an old backup brings dead keys back; they are erased again, and stay dead from when on

@@ -127,8 +127,8 @@ def _from_ledger(deps: Dependencies, ledger_id: UUID, known: KnownLedger, state:
     if own.erasures:
         what = f"the key vault does not know {len(own.erasures)} erasures that the ledger has recorded"
         yield Finding("erasures-undone", ledger_id, what)
-    if own.states:
-        yield Finding("states-undone", ledger_id, f"the key vault does not know {len(own.states)} restrictions")
+    if own.restricted:
+        yield Finding("states-undone", ledger_id, f"the key vault does not know {len(own.restricted)} restrictions")
 
 
 def _fits(deps: Dependencies, ledger_id: UUID, known: KnownLedger, state: LedgerState) -> bool:
@@ -145,10 +145,17 @@ def last_leaf(deps: Dependencies, ledger_id: UUID, size: int) -> bytes | None:
 
 @dataclass
 class _Own:
-    """What a ledger's own events say that the vault does not know."""
+    """What a ledger's own events say that the vault does not know: erasures, and who is restricted.
+
+    That a restriction was lifted is believed of the journal's signed lines only: whoever can write to the ledger's
+    database could put an old event of that kind behind a newer restriction.
+    """
 
     erasures: dict[UUID, Lost] = field(default_factory=dict)
-    states: dict[bytes, str] = field(default_factory=dict)
+    restricted: set[bytes] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.erasures or self.restricted)
 
 
 def _read_own_events(deps: Dependencies, ledger_id: UUID, first: int, size: int) -> _Own:
@@ -163,15 +170,21 @@ def _read_own_events(deps: Dependencies, ledger_id: UUID, first: int, size: int)
                     lost = lost_erasure_of(deps, event)
                     if lost is not None:
                         own.erasures[lost.erasure_id] = lost
-                case names.SUBJECT_RESTRICTED:
-                    own.states[ref] = "restricted"
+                case names.SUBJECT_RESTRICTED if _speaks_of(deps, event, ref):
+                    own.restricted.add(ref)
                 case names.SUBJECT_UNRESTRICTED:
-                    own.states[ref] = "active"
-    for ref, state in list(own.states.items()):
+                    own.restricted.discard(ref)
+    for ref in list(own.restricted):
         subject = deps.vault.subject(ledger_id, ref)
-        if subject is None or subject.next_state in (state, "erased", "erasing"):
-            del own.states[ref]
+        if subject is None or subject.next_state != "active":
+            own.restricted.discard(ref)
     return own
+
+
+def _speaks_of(deps: Dependencies, event: RecordedEvent, ref: bytes) -> bool:
+    """Whether a restriction is what was recorded: a hand in the database cannot make one, nor give it another name."""
+    (opened,) = open_events(deps, event.envelope.ledger_id, [event])
+    return parse_ref("sub", (opened.nonpersonal or {}).get("subject_ref")) == ref
 
 
 def _own_events(deps: Dependencies, ledger_id: UUID, first: int, size: int) -> Iterator[Sequence[RecordedEvent]]:
@@ -200,6 +213,8 @@ def lost_erasure_of(deps: Dependencies, event: RecordedEvent) -> Lost | None:
         requested_at=parse_time(data.get("requested_at")) or event.recorded_at,
         requested_by=event.recorded_by,
         next_state=data.get("next_state"),
+        purposes=None if data.get("requested_purposes") is None else tuple(data["requested_purposes"]),
+        request_known="requested_purposes" in data,
         ground=data.get("ground"),
         reference=data.get("reference"),
     )
@@ -219,18 +234,17 @@ def mend(deps: Dependencies, receipts: Iterable[Lost] = ()) -> Mended:
     restored = deps.guard.restored()
     lost: dict[UUID, Lost] = {one.erasure_id: one for one in receipts if one.ledger_id in states}
     lost |= {one.erasure_id: one for one in restored.erasures}
-    changes: dict[Subject, str] = {}
+    restrictions: set[Subject] = set()
     # A vault from before the destruction of its epoch opens no event any more: the journal's lines are what is left.
     for ledger_id, known in () if restored.destroyed else sorted(marks.ledgers.items()):
         if ledger_id in states and _fits(deps, ledger_id, known, states[ledger_id]):
             own = _read_own_events(deps, ledger_id, known.size, states[ledger_id].size)
             lost |= own.erasures
-            changes |= {(ledger_id, ref): state for ref, state in own.states.items()}
+            restrictions |= {(ledger_id, ref) for ref in own.restricted}
     _erase_again(deps, lost.values(), mended)
     mended.states |= {*restored.states, *restored.unlinked}
-    for (ledger_id, ref), state in sorted(changes.items()):
-        change = deps.vault.restrict if state == "restricted" else deps.vault.lift_restriction
-        change(ledger_id, ref, deps.clock())
+    for ledger_id, ref in sorted(restrictions):
+        deps.vault.restrict(ledger_id, ref, deps.clock())
         mended.states.add((ledger_id, ref))
     if not mended.failed:
         note_sizes(deps)
@@ -239,8 +253,17 @@ def mend(deps: Dependencies, receipts: Iterable[Lost] = ()) -> Mended:
     return mended
 
 
-def note_sizes(deps: Dependencies) -> frozenset[UUID]:
-    """Have the vault note how far the ledgers are, those that fit what it knows of them. Gives those that had grown.
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Ledgers that had grown; and whether there was one whose size could not be noted."""
+
+    grown: frozenset[UUID]
+    doubtful: bool
+
+
+def note_sizes(deps: Dependencies) -> Noted:
+    """Have the vault note how far the ledgers are, those that fit what it knows of them and say
+    nothing of people that it does not know. Gives those that had grown.
 
     How far the vault has seen the journal does not matter here: it cannot go on to a checkpoint before the sizes in
     that are noted.
@@ -258,10 +281,12 @@ def note_sizes(deps: Dependencies) -> frozenset[UUID]:
         if not all(_fits(deps, ledger_id, one, state) for one in (before, claims.get(ledger_id, before))):
             continue
         leaf = last_leaf(deps, ledger_id, state.size)
-        if leaf is not None:
+        # What the ledger says of people is looked at before it is gone past: else nobody would look there again.
+        if leaf is not None and not _read_own_events(deps, ledger_id, before.size, state.size):
             seen[ledger_id] = (state.size, leaf)
     deps.guard.note_ledgers(seen)
-    return frozenset(seen)
+    grown = {one for one, state in states.items() if one in known.ledgers and state.size > known.ledgers[one].size}
+    return Noted(frozenset(seen), bool(grown - seen.keys()))
 
 
 def _erase_again(deps: Dependencies, lost: Iterable[Lost], mended: Mended) -> None:
@@ -344,6 +369,13 @@ def record_erasures_again(deps: Dependencies, ledger_id: UUID) -> int:
     return recorded
 
 
+def follow_new_journal(deps: Dependencies, line: int) -> None:
+    """Let the ledgers remember the journal that was begun anew, and has this many lines."""
+    for ledger_id in deps.store.sizes():
+        with deps.store.locked_head(ledger_id) as lock:
+            lock.remember(VaultMark(lock.head.vault.mints, min(lock.head.vault.journal, line)))
+
+
 def go_on(deps: Dependencies) -> None:
     """From here on, what is there counts: vault and ledgers forget what they remembered of each other.
 
@@ -361,10 +393,10 @@ def go_on(deps: Dependencies) -> None:
         mints = max(known.mints if known is not None else 0, state.vault.mints)
         accepted[ledger_id] = (mints, state.size, last_leaf(deps, ledger_id, state.size) if state.size else None)
     journal = deps.guard.accept(accepted)
-    for ledger_id, (mints, _, _) in accepted.items():
+    for ledger_id in accepted:
         if ledger_id in states:
             with deps.store.locked_head(ledger_id) as lock:
-                lock.remember(VaultMark(mints, journal.n))
+                lock.remember(VaultMark(deps.vault.mark(ledger_id).mints, journal.n))
 
 
 def record_reconciliation(

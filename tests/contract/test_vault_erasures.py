@@ -323,6 +323,7 @@ def test_finishing_deletes_the_key_rows_and_nothing_else(world: World, vault: Va
         "subject_ref": entry.subject_ref.hex(),
         "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
         "purposes": [purpose for _, purpose in entry.key_ids],
+        "requested": None,
         "next_state": "erased",
         "requested_at": entry.requested_at,
         "requested_by": str(entry.requested_by),

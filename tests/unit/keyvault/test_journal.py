@@ -14,7 +14,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyvault.errors import JournalError, KeyVaultError, VaultUnavailableError
-from keyvault.journal import NO_LINES, Journal, JournalEntry, JournalMark, journal_from_url, read, verify_chain
+from keyvault.journal import (
+    NO_LINES,
+    Journal,
+    JournalEntry,
+    JournalMark,
+    journal_from_url,
+    read,
+    readable_lines,
+    verify_chain,
+)
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"j" * 32)
 PUBLIC = KEY.public_key()
@@ -204,14 +213,29 @@ def test_an_alteration_deep_inside_is_found_by_the_chain(journal: Journal) -> No
         verify_chain(journal.path, mark)
 
 
-def test_a_journal_that_is_set_aside_is_kept(journal: Journal) -> None:
-    """Under the first name that is free; and there may be none to set aside."""
+def test_a_journal_that_is_begun_anew_keeps_the_one_before(journal: Journal) -> None:
+    """Whole, under the first name that is free; and there may be none to keep."""
     whole = journal.path.read_bytes()
-    assert journal.set_aside() == journal.path.with_name("journal.1")
-    assert journal.set_aside() is None
-    journal.append("shred", {}, at=1, key=KEY, after=NO_LINES)
-    assert journal.set_aside() == journal.path.with_name("journal.2")
-    assert journal.path.with_name("journal.1").read_bytes() == whole
+    lines: list[tuple[str, dict[str, object]]] = [("epoch-created", {"epoch": 1}), ("shred", {"key_ids": []})]
+    for number in (1, 2):
+        place, mark = journal.begin_anew(lines, at=7, key=KEY)
+        assert place == journal.path.with_name(f"journal.{number}")
+        assert [(line.n, line.kind) for line in read(journal.path, PUBLIC)] == [(1, "epoch-created"), (2, "shred")]
+        assert journal.append("shred", {}, at=8, key=KEY, after=mark).n == 3
+    first, second = journal.set_aside()
+    assert first.read_bytes() == whole
+    assert len(readable_lines(second, PUBLIC)) == 3
+    journal.path.unlink()
+    place, mark = journal.begin_anew(lines, at=7, key=KEY)
+    assert (place, mark.n, len(journal.set_aside())) == (None, 2, 2)
+
+
+def test_what_can_be_read_of_a_broken_journal_is_what_was_signed(journal: Journal) -> None:
+    """Line by line, wherever it stands; not a file that is not there."""
+    one, two, three = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(three + b"junk\n" + two.replace(b'"at":101', b'"at":999') + one + one[:20])
+    assert [line.n for line in readable_lines(journal.path, PUBLIC)] == [3, 1]
+    assert readable_lines(journal.path.with_name("missing"), PUBLIC) == []
 
 
 def test_a_journal_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
