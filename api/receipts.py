@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ def read_receipts(service: Service, folder: Path) -> Sequence[Lost]:
     the vault's keys cannot be used, nobody can tell, and its error says so.
     """
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix == ".json")
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.is_file())
     except OSError as error:
         raise ReceiptError(f"cannot look into {folder} ({error.strerror})") from None
     return [_read(service, path) for path in files]
@@ -39,14 +38,14 @@ def _read(service: Service, path: Path) -> Lost:
     try:
         content = json.loads(path.read_bytes())
         payload, signature = content["payload"], base64.b64decode(content["signature"], validate=True)
-        lost = _lost(payload)
+        lost, signed = _lost(payload), RECEIPT_DOMAIN + canonical_json(payload)
     except OSError as error:
         raise ReceiptError(f"cannot read {path} ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, binascii.Error):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ReceiptError(f"{path} is not a receipt; take it out of the folder") from None
     try:
         # Ed25519 signs the same bytes the same way each time.
-        genuine = service.vault.sign(lost.ledger_id, RECEIPT_DOMAIN + canonical_json(payload)) == signature
+        genuine = service.vault.sign(lost.ledger_id, signed) == signature
     except UnknownLedgerError:
         genuine = False
     if not genuine:

@@ -156,6 +156,14 @@ class RestoreGuard:
         )
         return frozenset(erasure_ids) - {entry.erasure_id for entry in known}
 
+    def was_lifted(self, ledger_id: UUID, ref: bytes, since: int) -> bool:
+        """Whether the journal's last line about this subject's restriction lifts it, and is not from before ``since``
+        (µs). Goes through the whole journal."""
+        fields = {"ledger_id": str(ledger_id), "subject_ref": ref.hex()}
+        lines = readable_lines(self._journal.path, self._public_key())
+        about = [line for line in lines if line.kind in ("restrict", "lift") and line.fields == fields]
+        return bool(about) and about[-1].kind == "lift" and about[-1].at >= since
+
     # Doing it again
 
     def begin_again(self, lost: Lost) -> ErasureEntry:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -134,9 +135,10 @@ def adopt_streams(
     hashes = {ledger.stream_hash(name): entry for name, entry in streams.items()}
     known = name_store.streams_by_hash(connection, ledger_id, hashes)
     owners = {owner for _, owner in hashes.values() if owner is not None}
-    links = {
-        ref: keyring.open_link(row) for ref, row in link_store.links_of_subjects(connection, ledger_id, owners).items()
-    }
+    links: dict[bytes, LinkKey] = {}
+    for ref, row in link_store.links_of_subjects(connection, ledger_id, owners).items():
+        with suppress(DamagedKeyError):
+            links[ref] = keyring.open_link(row)
     rows = [
         stream_row(ledger_id, digest, StreamEntry(ref, owner), None if owner is None else links[owner])
         for digest, (ref, owner) in hashes.items()

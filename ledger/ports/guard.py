@@ -135,6 +135,9 @@ class RestoreGuard(Protocol):
     def unknown_erasures(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> frozenset[UUID]:
         """Those of these erasures of which the vault knows nothing."""
 
+    def was_lifted(self, ledger_id: UUID, ref: bytes, since: int) -> bool:
+        """Whether the journal's last line about this subject's restriction lifts it, and is not from before then."""
+
     def begin_again(self, lost: Lost) -> ErasureEntry:
         """Begin an erasure again under its own id; it is then driven on as any other. Raises "busy" while another
         erasure of the subject is open."""

@@ -29,6 +29,7 @@ from ledger.services.opening import open_events
 from ledger.services.own_events import seal_own_event
 
 _PAGE: Final = 500
+_MOST_MINTS: Final = 2**53
 
 Subject = tuple[UUID, bytes]
 
@@ -145,14 +146,14 @@ def last_leaf(deps: Dependencies, ledger_id: UUID, size: int) -> bytes | None:
 
 @dataclass
 class _Own:
-    """What a ledger's own events say that the vault does not know: erasures, and who is restricted.
+    """What a ledger's own events say that the vault does not know: erasures, and who is restricted, since when.
 
     That a restriction was lifted is believed of the journal's signed lines only: whoever can write to the ledger's
     database could put an old event of that kind behind a newer restriction.
     """
 
     erasures: dict[UUID, Lost] = field(default_factory=dict)
-    restricted: set[bytes] = field(default_factory=set)
+    restricted: dict[bytes, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.erasures or self.restricted)
@@ -171,13 +172,14 @@ def _read_own_events(deps: Dependencies, ledger_id: UUID, first: int, size: int)
                     if lost is not None:
                         own.erasures[lost.erasure_id] = lost
                 case names.SUBJECT_RESTRICTED if _speaks_of(deps, event, ref):
-                    own.restricted.add(ref)
+                    own.restricted[ref] = event.recorded_at
                 case names.SUBJECT_UNRESTRICTED:
-                    own.restricted.discard(ref)
-    for ref in list(own.restricted):
+                    own.restricted.pop(ref, None)
+    for ref, since in list(own.restricted.items()):
         subject = deps.vault.subject(ledger_id, ref)
-        if subject is None or subject.next_state != "active":
-            own.restricted.discard(ref)
+        # A vault that is ahead of the log has lifted it since, and that is about to be recorded.
+        if subject is None or subject.next_state != "active" or deps.guard.was_lifted(ledger_id, ref, since):
+            del own.restricted[ref]
     return own
 
 
@@ -232,8 +234,8 @@ def mend(deps: Dependencies, receipts: Iterable[Lost] = ()) -> Mended:
     resume_erasures(deps)
     marks, states = deps.guard.marks(), deps.store.states()
     restored = deps.guard.restored()
-    lost: dict[UUID, Lost] = {one.erasure_id: one for one in receipts if one.ledger_id in states}
-    lost |= {one.erasure_id: one for one in restored.erasures}
+    told = {one.erasure_id: one for one in receipts if one.ledger_id in states}
+    lost: dict[UUID, Lost] = {**told, **{one.erasure_id: one for one in restored.erasures}}
     restrictions: set[Subject] = set()
     # A vault from before the destruction of its epoch opens no event any more: the journal's lines are what is left.
     for ledger_id, known in () if restored.destroyed else sorted(marks.ledgers.items()):
@@ -241,14 +243,14 @@ def mend(deps: Dependencies, receipts: Iterable[Lost] = ()) -> Mended:
             own = _read_own_events(deps, ledger_id, known.size, states[ledger_id].size)
             lost |= own.erasures
             restrictions |= {(ledger_id, ref) for ref in own.restricted}
-    _erase_again(deps, lost.values(), mended)
-    mended.states |= {*restored.states, *restored.unlinked}
+    _erase_again(deps, (_with_commitment(one, told.get(one.erasure_id)) for one in lost.values()), mended)
     for ledger_id, ref in sorted(restrictions):
         deps.vault.restrict(ledger_id, ref, deps.clock())
         mended.states.add((ledger_id, ref))
     if not mended.failed:
         note_sizes(deps)
-    deps.guard.settle()
+    left = deps.guard.settle()
+    mended.states |= {*restored.states, *restored.unlinked} - {*left.states, *left.unlinked}
     mended.epochs = deps.guard.destroy_returned_keks()
     return mended
 
@@ -287,6 +289,26 @@ def note_sizes(deps: Dependencies) -> Noted:
     deps.guard.note_ledgers(seen)
     grown = {one for one, state in states.items() if one in known.ledgers and state.size > known.ledgers[one].size}
     return Noted(frozenset(seen), bool(grown - seen.keys()))
+
+
+def _with_commitment(lost: Lost, receipt: Lost | None) -> Lost:
+    """Only a receipt still has the commitment to the name: neither ledger nor journal do."""
+    if receipt is None or receipt.name_commitment is None:
+        return lost
+    return LostErasure(
+        erasure_id=lost.erasure_id,
+        ledger_id=lost.ledger_id,
+        subject_ref=lost.subject_ref,
+        keys=tuple(lost.keys),
+        requested_at=lost.requested_at,
+        requested_by=lost.requested_by,
+        next_state=lost.next_state,
+        purposes=lost.purposes,
+        request_known=lost.request_known,
+        ground=lost.ground,
+        reference=lost.reference,
+        name_commitment=receipt.name_commitment,
+    )
 
 
 def _erase_again(deps: Dependencies, lost: Iterable[Lost], mended: Mended) -> None:
@@ -340,9 +362,10 @@ def lead_to_streams_again(deps: Dependencies, ledger_id: UUID) -> int:
     """Have the vault learn again the names of streams that began since it last saw the ledger, from their first events,
     as far as those can be read: else each would begin a second time. Gives how many."""
     known = deps.guard.marks().ledgers.get(ledger_id)
-    head = deps.store.head(ledger_id)
+    if known is None:
+        return 0  # the keys that would open them went with the ledger's own
     after: Place | None = None
-    which = EventFilter(known.size if known is not None else 0, head.size - 1)
+    which = EventFilter(known.size, deps.store.head(ledger_id).size - 1)
     learnt = 0
     while events := deps.store.select_events(ledger_id, which, after, _PAGE):
         first = [event for event in events if event.stream_version == 1]
@@ -390,7 +413,9 @@ def go_on(deps: Dependencies) -> None:
         known = marks.ledgers.get(ledger_id)
         if known is None:
             deps.vault.create_ledger(ledger_id)
-        mints = max(known.mints if known is not None else 0, state.vault.mints)
+        mints = known.mints if known is not None else 0
+        if state.vault.mints < _MOST_MINTS:  # more than that, only a hand has put there
+            mints = max(mints, state.vault.mints)
         accepted[ledger_id] = (mints, state.size, last_leaf(deps, ledger_id, state.size) if state.size else None)
     journal = deps.guard.accept(accepted)
     for ledger_id in accepted:

@@ -111,7 +111,7 @@ def head_from(row: Row[Any]) -> Head:
 
 def vault_mark_from(row: Any) -> VaultMark:
     """What a row of ``heads`` remembers of the vault."""
-    return VaultMark(row.vault_mints, row.journal_line)
+    return VaultMark(_integer(row.vault_mints), _integer(row.journal_line))
 
 
 def ledger_from(row: Row[Any]) -> LedgerInfo:

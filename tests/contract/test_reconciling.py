@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,6 +157,27 @@ def test_restrictions_since_hold_again(copies: OldCopies, old: tuple[Part, ...])
     assert copies.found() == ({"vault-behind"} if "journal" in old else set())
     assert (shown(copies, 0), shown(copies, 1)) == ("restricted", "restricted" if "journal" in old else None)
     assert len(copies.said()) == 1
+
+
+def test_a_vault_that_is_ahead_of_the_log_is_no_older_one(copies: OldCopies) -> None:
+    """A restriction was lifted, and the process died before the ledger recorded that: it stays lifted."""
+    copies.ledger.append(a_visit("A"))
+    copies.note()
+    restrict(copies, ALICE)
+    vault, ledger_id = copies.service.vault, copies.ledger.ledger_id
+    vault.lift_restriction(ledger_id, copies.ledger.subject_ref(ALICE), copies.service.deps.clock())
+    assert copies.found() == set()
+    assert (shown(copies), copies.said()) == (None, [])
+
+
+def test_counts_that_a_hand_has_put_there_do_not_stop_a_ledger_for_good(copies: OldCopies) -> None:
+    """Larger than any can be: whoever says that all is well goes on from the vault's own count."""
+    copies.ledger.append(a_visit("A"))
+    copies.ledger.backend.tamper(sa.update(tables.heads).values(vault_mints=2**63 - 1))
+    assert copies.found() == {"vault-behind"}
+    go_on(copies.ledger.deps)
+    assert copies.found() == set()
+    copies.ledger.append(a_visit("B"))
 
 
 def test_nobody_can_lift_a_restriction_in_the_ledgers_database(copies: OldCopies) -> None:
@@ -329,10 +351,15 @@ def test_nobody_is_erased_on_a_forged_receipt(copies: OldCopies, tmp_path: Path)
     ref, key_id = copies.ledger.subject_ref(BOB), copies.ledger.key_of(BOB)
     payload = {**receipt["payload"], "subject_ref": f"sub_{ref.hex()}", "key_ids": [key_id.hex()]}
     forged = {**receipt, "payload": payload}
-    for content in (json.dumps(forged), "{}", "[]", "no json", json.dumps({**receipt, "signature": "AAAA"})):
+    surrogate = json.dumps({**receipt, "payload": {**receipt["payload"], "leaf": "\ud800"}})
+    unsigned = json.dumps({**receipt, "signature": "AAAA"})
+    for content in (json.dumps(forged), "{}", "[]", "no json", "[" * 100_000, surrogate, unsigned):
         (tmp_path / "receipt.json").write_text(content)
         with pytest.raises(ReceiptError, match=r"receipt\.json"):
             read_receipts(copies.service, tmp_path)
+    (tmp_path / "receipt.json").unlink()
+    os.mkfifo(tmp_path / "receipt.json")
+    assert read_receipts(copies.service, tmp_path) == []
     with pytest.raises(ReceiptError, match="cannot look into"):
         read_receipts(copies.service, tmp_path / "missing")
     assert shown(copies, 1) is None
@@ -447,6 +474,7 @@ def test_a_ledger_that_the_vault_has_never_heard_of_is_noticed(copies: OldCopies
     copies.put_back("vault")
     found = {(finding.trouble, finding.ledger_id) for finding in copies.guard().start()}
     assert found == {("ledger-unknown", younger.ledger_id)}
+    assert lead_to_streams_again(copies.ledger.deps, younger.ledger_id) == 0
     go_on(copies.ledger.deps)
     assert copies.found() == set()
     younger.append(a_fact())
