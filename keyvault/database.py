@@ -173,6 +173,22 @@ def take_long(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
 
 
+def put_in_random_order(engine: Engine, tables: Sequence[Table]) -> None:
+    """Write the rows of these tables anew in the order of their primary keys, which lead with random values: so that
+    the order of rows, which a dump has too, does not tell which of them came together.
+
+    SQLite keeps such tables in that order by itself. PostgreSQL holds each table for the time that it takes, so nobody
+    mints meanwhile. Raises :class:`KeyVaultError` for a role that does not own them.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    for table in tables:
+        with writing(engine) as connection:
+            take_long(connection)
+            quote = connection.dialect.identifier_preparer.quote
+            connection.exec_driver_sql(f"CLUSTER {quote(table.name)} USING {quote(str(table.primary_key.name))}")
+
+
 def prepare_migration(connection: Connection) -> None:
     """Let one process at a time migrate, and as long as it takes."""
     if connection.dialect.name == "postgresql":

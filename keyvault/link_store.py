@@ -150,6 +150,11 @@ def cut_link(connection: Connection, ledger_id: UUID, ref: bytes, link_id: bytes
     )
 
 
+def delete_link_key(connection: Connection, ledger_id: UUID, link_id: bytes) -> None:
+    """The way from the names alone."""
+    connection.execute(delete(link_keys).where(link_keys.c.ledger_id == ledger_id, link_keys.c.link_id == link_id))
+
+
 def delete_mark(connection: Connection, ledger_id: UUID, ref: bytes) -> None:
     """The subject itself says by now since when no name leads there."""
     connection.execute(

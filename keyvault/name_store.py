@@ -177,6 +177,12 @@ def unlinked_subjects(connection: Connection) -> Sequence[tuple[UUID, bytes]]:
     return [(row.ledger_id, row.subject_ref) for row in connection.execute(statement)]
 
 
+def rewrite_subject(connection: Connection, ledger_id: UUID, ref: bytes) -> None:
+    """The same row, as another transaction's."""
+    statement = update(subjects).where(_is_subject(ledger_id, ref))
+    connection.execute(statement.values(changed_at=subjects.c.changed_at))
+
+
 def restricted_subjects(connection: Connection) -> Sequence[tuple[UUID, bytes]]:
     """Who is restricted, in any ledger."""
     statement = select(subjects.c.ledger_id, subjects.c.subject_ref).where(subjects.c.state == "restricted")

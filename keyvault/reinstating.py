@@ -44,7 +44,13 @@ def reinstate(engine: Engine, keyring: Keyring, name: str, request: Reinstatemen
     """See ``KeyVault.reinstate``."""
     for _ in range(_ATTEMPTS):
         with database.writing(engine) as connection:
-            found = _attempt(connection, keyring, name, request)
+            found, left = _attempt(connection, keyring, name, request)
+        if left is not None:
+            with database.writing(engine) as connection:
+                # The other rows of the old subject, in a transaction of their own: PostgreSQL shows in each row which
+                # one has written or held it last, and the name must not have that in common with them.
+                link_store.cut_link(connection, request.ledger_id, left, None)
+                name_store.rewrite_subject(connection, request.ledger_id, left)
         if found is not None:
             # The old ways from names to refs must not linger in free pages.
             database.scrub(engine)
@@ -70,8 +76,9 @@ def finish(engine: Engine, keyring: Keyring, journal: Journal, ledger_id: UUID, 
 
 def _attempt(
     connection: Connection, keyring: Keyring, name: str, request: ReinstatementRequest
-) -> Reinstatement | None:
-    """None: while we waited for the subject, somebody else has let the name begin anew."""
+) -> tuple[Reinstatement | None, bytes | None]:
+    """The reinstatement, and the ref of the subject that the name has left. None: while we waited for the subject,
+    somebody else has let the name begin anew."""
     ledger_id = request.ledger_id
     epoch = held_epoch(connection)
     digest = keyring.open_ledger(store.secrets_of(connection, ledger_id)).subject_hash(name)
@@ -86,11 +93,11 @@ def _attempt(
         row = name_store.lock_subject(connection, ledger_id, named.ref)
     now = name_store.names_by_hash(connection, ledger_id, [digest])[digest]
     if (now.link_id, now.sealed) != (old.link_id, old.sealed):
-        return None
+        return None, None
     if named is not None:
         begun = _not_yet(connection, ledger_id, named.ref, row)
         if begun is not None:
-            return begun
+            return begun, None
     new = linking.new_subject(keyring, ledger_id, epoch)
     made = Reinstatement(ledger_id, new.ref, request.reason, request.reinstated_at, request.reinstated_by)
     name_store.insert_subjects(connection, ledger_id, [new.ref], made.reinstated_at)
@@ -99,12 +106,12 @@ def _attempt(
         name_store.move_name(connection, ledger_id, old.link_id, new.name_row(ledger_id, one))
     # The old streams can take no event any more. Their names begin anew too; their refs stay with the old subject.
     name_store.delete_streams_of(connection, ledger_id, old.link_id)
+    link_store.delete_link_key(connection, ledger_id, old.link_id)
     if named is not None:
-        link_store.cut_link(connection, ledger_id, named.ref, old.link_id)
         keyring.forget_link(old.link_id, named.ref)
     reinstatement_store.insert_one(connection, made)
     mark_store.count_mint(connection, ledger_id)
-    return made
+    return made, None if named is None else named.ref
 
 
 def _not_yet(connection: Connection, ledger_id: UUID, ref: bytes, row: SubjectRow | None) -> Reinstatement | None:

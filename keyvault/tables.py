@@ -305,3 +305,6 @@ statements = Table(
     PrimaryKeyConstraint("erasure_id", "kind", name="statements_pkey"),
     CheckConstraint("kind IN ('final', 'unlinked')", name="statements_kind"),
 )
+
+NAME_INDEX = (subject_names, streams, subjects, link_keys, subject_links)
+"""What leads from names to refs and back, and what must not stand in the order in which it came to be."""

@@ -15,10 +15,13 @@ from api.commands.parameters import time
 from api.commands.session import CommandError, opened
 from api.config import Settings
 from api.wiring import Service
+from keyvault import database as vault_database
 from keyvault.epoch_store import EpochRow
 from keyvault.epochs import EpochOverview
+from keyvault.errors import KeyVaultError
 from keyvault.finality import DAY
 from keyvault.rotation import Rotation
+from keyvault.tables import NAME_INDEX
 from ledger.domain.times import format_time
 from ledger.services.finality import sign_final_erasures
 
@@ -117,12 +120,29 @@ def backup(folder: Path, *, with_ledger: bool) -> None:
             require_private_folder(folder)
             require_apart(folder, service.vault.kek_place)
             for name, url in _databases(settings, with_ledger=with_ledger):
+                if name == "keyvault":
+                    _hide_order(url)
                 taken_at = service.deps.clock()
                 click.echo(back_up(url, folder, name, taken_at, settings.pg_dump))
                 if name == "keyvault":
                     service.vault.epochs.note_backup(taken_at, "made")
         except BackupError as error:
             raise CommandError(str(error)) from None
+
+
+def _hide_order(url: str) -> None:
+    """The order of rows would tell, in the backup, which name and which ref came together."""
+    engine = vault_database.make_engine(url)
+    try:
+        vault_database.put_in_random_order(engine, NAME_INDEX)
+    except KeyVaultError as error:
+        click.echo(
+            f"the order of the rows in the backup tells which names and refs came together, as it could not be changed "
+            f"({error}): let AUDIT_LEDGER_MIGRATE_KEYVAULT_URL name the owner of the tables",
+            err=True,
+        )
+    finally:
+        engine.dispose()
 
 
 def _databases(settings: Settings, *, with_ledger: bool) -> Iterator[tuple[str, str]]:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
-from keyvault import link_store, name_store, tables
+from keyvault import database, link_store, name_store, tables
 from keyvault.envelope import LinkKey
 from keyvault.errors import (
     BusyError,
     DamagedKeyError,
     EpochRefusedError,
     KeysLiveError,
+    KeyVaultError,
     NotErasedError,
     UnknownSubjectError,
     UnlinkedError,
@@ -455,3 +457,22 @@ def test_a_link_key_does_not_show_itself() -> None:
     assert repr(bytes(range(32)))[2:-1] not in repr(link)
     with pytest.raises(TypeError):
         link.__reduce__()
+
+
+def test_the_order_of_rows_tells_nothing_once_it_was_changed(world: World, vault: Vault) -> None:
+    """SQLite keeps the name index in the order of its random keys; PostgreSQL has to be told to, before a dump."""
+    for number in range(40):
+        key_of(vault, f"patient:{number}")
+    database.put_in_random_order(world.admin(), tables.NAME_INDEX)
+
+    def as_they_lie(connection: Connection) -> list[bytes]:
+        table = "subject_names" + (" NOT INDEXED" if connection.dialect.name == "sqlite" else "")
+        return [row[0] for row in connection.execute(text(f"SELECT name_hash FROM {table}"))]
+
+    hashes = database.read(world.admin(), as_they_lie)
+    assert hashes == sorted(hashes)
+    assert len(hashes) == 40
+    key_of(vault, "patient:later")
+    if world.admin().dialect.name == "postgresql":
+        with pytest.raises(KeyVaultError):
+            database.put_in_random_order(vault.engine, tables.NAME_INDEX)
