@@ -11,7 +11,7 @@ from typing import Final
 
 from api.guard import Guard
 from api.logs import LOGGER
-from api.problems import NotReadyError
+from api.readiness import NotReadyError
 from api.wiring import Service
 from keyvault.errors import BusyError, KeyVaultError
 from keyvault.finality import DAY

@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from api.logs import LOGGER
-from api.problems import NotReadyError
+from api.readiness import NotReadyError
 from api.wiring import OK, Service
 from keyvault import database as vault_database
 from keyvault.errors import (

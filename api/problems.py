@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from api.json_text import json_bytes
 from api.logs import LOGGER
+from api.readiness import NotReadyError
 from keyvault import errors as vault
 from ledger import errors as ledger
 
@@ -35,14 +36,6 @@ class Kind:
     code: str
     title: str
     retry_after: int | None = None
-
-
-class NotReadyError(Exception):
-    """Dependencies that the service cannot do without are not there. ``states``: each one by name."""
-
-    def __init__(self, states: dict[str, str]) -> None:
-        super().__init__("dependencies are not there")
-        self.states = states
 
 
 class UnsupportedMediaTypeError(ledger.CallerError):

@@ -8,18 +8,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from api.backups import BackupError, require_apart, require_private_folder
 from api.commands.session import CommandError, opened, read_settings
 from api.drill.checks import FAILED, HELD, NOT_LOOKED_AT, Verdict, overall
-from api.drill.notes import Notes, Plan
-from api.drill.places import is_sqlite
-from api.drill.report import report_of, write_report
-from api.drill.running import run_drill
 from api.wiring import OK, Service
+
+if TYPE_CHECKING:
+    from api.drill.notes import Notes
 
 _WHAT_WILL_HAPPEN: Final = """\
 This is done to the real installation: a made-up person is recorded in the ledger "drill" and erased; then the KEK is
@@ -81,6 +80,12 @@ def erase(
 
     Exit status 0 only if every check held and everything was looked at.
     """
+    # Imported here: no other command needs the web framework, and each would start later for it.
+    from api.drill.notes import Plan
+    from api.drill.places import is_sqlite
+    from api.drill.report import report_of, write_report
+    from api.drill.running import run_drill
+
     if (url is None) != (key_file is None):
         raise click.UsageError("--url and --key-file belong together")
     if url is not None and not url.startswith(("http://", "https://")):

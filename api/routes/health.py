@@ -12,7 +12,7 @@ from api.guard import NAME as GUARD_NAME
 from api.json_text import json_response
 from api.logs import LOGGER
 from api.metrics import CONTENT_TYPE, metrics_text
-from api.problems import NotReadyError
+from api.readiness import NotReadyError
 from api.routes.blueprint import Endpoints
 from api.schemas.answers import Health
 from api.wiring import OK

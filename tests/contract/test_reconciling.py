@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from api.commands.session import CommandError
 from api.commands.vault import vault as vault_commands
 from api.guard import DOUBTS, Guard
-from api.problems import NotReadyError
+from api.readiness import NotReadyError
 from api.receipts import ReceiptError, read_receipts
 from api.rendering import render_receipt
 from keyvault import tables as vault_tables
