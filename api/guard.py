@@ -163,7 +163,7 @@ class Guard:
             if self._looked_at is None or any(one.trouble == "journal" for one in before):
                 self._findings = self._all_of_it()
             else:
-                found = self._look(thorough=bool(before))
+                found = self._look(thorough=bool(before) or self._unnoted)
                 self._findings = self._mended(found) if found else ()
             if before and not self._findings:
                 _log.warning("restore-reconciled")

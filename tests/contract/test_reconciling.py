@@ -516,9 +516,11 @@ def test_vault_and_journal_put_back_under_a_running_service(copies: OldCopies) -
     key_id = copies.ledger.key_of(ALICE)
     copies.keep("vault", "journal")
     running = copies.guard()
+    assert running.start() == ()
+    copies.ledger.erase(ALICE)
+    running.require()
+    copies.put_back("vault", "journal")
     with running.running():
-        copies.ledger.erase(ALICE)
-        copies.put_back("vault", "journal")
         deadline = time.monotonic() + 30
         while copies.ledger.deps.vault.look_up_keys(copies.ledger.ledger_id, [key_id])[key_id].status != "fenced":
             assert time.monotonic() < deadline
