@@ -25,15 +25,9 @@ from keyvault.errors import (
 )
 from ledger.domain.marks import Finding
 from ledger.errors import LedgerError
-from ledger.services.reconciling import (
-    NOTHING_LOST,
-    Mended,
-    concerned,
-    look,
-    mend,
-    note_sizes,
-    record_reconciliation,
-)
+from ledger.services.reconciling.going_on import NOTHING_LOST, concerned, record_reconciliation
+from ledger.services.reconciling.looking import look
+from ledger.services.reconciling.mending import Mended, mend, note_sizes
 
 NAME: Final = "restore-guard"
 """What it is called among the dependencies."""

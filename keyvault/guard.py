@@ -3,7 +3,7 @@
 Vault, ledgers and journal each remember how far they have seen the others to be (``mark_store.py``; a ledger in its
 head; the journal in its lines). Whichever of them comes back from an older copy is then behind what another remembers.
 What the vault and the journal can tell is decided here; what a ledger can tell, where both halves meet:
-``ledger/services/reconciling.py``.
+``ledger/services/reconciling/``.
 
 A line of the journal is written only when what it says is already true of the vault. So lines behind the vault's mark
 of the journal are a crash's, or another process's of this very moment, and are true; or the vault is older than they

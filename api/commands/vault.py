@@ -19,21 +19,19 @@ from keyvault.errors import BusyError, DamagedKeyError, JournalError, ProviderEr
 from keyvault.restoring import Restored
 from ledger.domain.marks import Finding
 from ledger.ports import Lost
-from ledger.services.reconciling import (
+from ledger.services.reconciling.going_on import (
     NOTHING_LOST,
     LedgerLoss,
-    Mended,
     concerned,
     follow_new_journal,
     go_on,
     lead_to_streams_again,
-    look,
     lost_keys,
-    mend,
-    note_sizes,
     record_erasures_again,
     record_reconciliation,
 )
+from ledger.services.reconciling.looking import look
+from ledger.services.reconciling.mending import Mended, mend, note_sizes
 
 _SHOWN_KEYS = 20
 _WAIT_SECONDS = 30.0

@@ -30,15 +30,9 @@ from ledger.domain.merkle import hash_leaf
 from ledger.domain.query import NameOrRef
 from ledger.errors import RestoredError, SubjectErasedError
 from ledger.services.dependencies import Dependencies
-from ledger.services.reconciling import (
-    Mended,
-    go_on,
-    lead_to_streams_again,
-    look,
-    lost_keys,
-    mend,
-    record_erasures_again,
-)
+from ledger.services.reconciling.going_on import go_on, lead_to_streams_again, lost_keys, record_erasures_again
+from ledger.services.reconciling.looking import look
+from ledger.services.reconciling.mending import Mended, mend
 from ledger.services.reinstating import reinstate_subject
 from ledger.services.restricting import lift_restriction, restrict_subject
 from ledger.storage import rows, tables
