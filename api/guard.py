@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
@@ -61,6 +61,7 @@ class Guard:
         self._believed.set()
         self._findings: tuple[Finding, ...] = ()
         self._grown: set[UUID] = set()
+        self._noted_sizes: Mapping[UUID, int] = {}
         self._unnoted = False
 
     @property
@@ -133,11 +134,18 @@ class Guard:
         due = time.monotonic() + CHECKPOINT_SECONDS
         while not stop.wait(NOTE_SECONDS):
             with suppress(KeyVaultError, LedgerError, NotReadyError):  # whoever asks for something sees why
-                self.require()
-                self._note()
+                self._note_if_grown()
                 if time.monotonic() > due:
                     self._write_checkpoint()
                     due = time.monotonic() + CHECKPOINT_SECONDS
+
+    def _note_if_grown(self) -> None:
+        """One statement, as long as nothing is recorded."""
+        sizes = self._service.store.sizes()
+        if sizes != self._noted_sizes or self._unnoted:
+            self.require()
+            self._note()
+            self._noted_sizes = sizes
 
     def _note(self) -> None:
         """Where the vault does not take a size that it has not seen, the next look is a thorough one."""
