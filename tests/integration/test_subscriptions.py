@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -57,29 +58,32 @@ def test_every_event_is_handled_at_least_once_and_in_order_within_its_stream(pla
     log = tmp_path / "handled"
     log.touch()
     done = processes.Event()
-    names = [uuid4() for _ in range(CONSUMERS)]
-    consumers = [
-        processes.Process(target=handle, args=(place, ledger_id, consumer, done, log), daemon=True)
-        for consumer in names
-    ]
+    consumers = {
+        str(name): processes.Process(target=handle, args=(place, ledger_id, name, done, log), daemon=True)
+        for name in (uuid4() for _ in range(CONSUMERS))
+    }
     writers = [
         processes.Process(target=write, args=(place, ledger_id, number), daemon=True) for number in range(WRITERS)
     ]
-    for process in (*consumers, *writers):
+    for process in (*consumers.values(), *writers):
         process.start()
+    living = dict(consumers)
     for number in range(KILLED):
         # In the middle of the work: it has something in its hands, or has just acknowledged it.
         half_way = APPENDS * (number + 1) // (KILLED + 1)
-        wait_until(partial(has_lines, log, half_way), consumers[number:])
-        kill(consumers[number])
+        wait_until(partial(has_lines, log, half_way), living.values())
+        # One that has had a share in it, the largest of all.
+        shares = Counter(entry.consumer for entry in read_log(log) if entry.consumer in living)
+        kill(living.pop(shares.most_common(1)[0][0]))
     for process in writers:
         process.join(PATIENCE_SECONDS)
-    wait_until(lambda: has_lines(log, APPENDS) and is_at_head(service, ledger_id), consumers[KILLED:])
+    wait_until(lambda: has_lines(log, APPENDS) and is_at_head(service, ledger_id), living.values())
     done.set()
-    consumers[-1].join(60)
+    (last,) = living.values()
+    last.join(60)
 
     assert [process.exitcode for process in writers] == [0] * WRITERS
-    assert [process.exitcode for process in consumers] == [-signal.SIGKILL] * KILLED + [0]
+    assert sorted(process.exitcode or 0 for process in consumers.values()) == [-signal.SIGKILL] * KILLED + [0]
     report = verified(service, ledger_id)
     service.close()
     handled = list(read_log(log))
@@ -92,8 +96,6 @@ def test_every_event_is_handled_at_least_once_and_in_order_within_its_stream(pla
         newest = seen.get(entry.stream_ref, 0)
         assert entry.stream_version <= newest + 1
         seen[entry.stream_ref] = max(newest, entry.stream_version)
-    # And those who were killed had a share in it.
-    assert {entry.consumer for entry in handled} == {str(name) for name in names}
 
 
 def write(place: Place, ledger_id: UUID, number: int) -> None:
@@ -137,7 +139,7 @@ def kill(process: BaseProcess) -> None:
     process.join(60)
 
 
-def wait_until(holds: Callable[[], bool], consumers: Sequence[BaseProcess]) -> None:
+def wait_until(holds: Callable[[], bool], consumers: Collection[BaseProcess]) -> None:
     """Come back when something holds; not later than when those who work for it are dead."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not holds():
