@@ -16,8 +16,8 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from api.cli import cli
 from api.commands.session import CommandError
-from api.commands.vault import vault as vault_commands
 from api.guard import DOUBTS, Guard
 from api.readiness import NotReadyError
 from api.receipts import ReceiptError, read_receipts
@@ -589,7 +589,7 @@ def reconcile(copies: OldCopies, monkeypatch: pytest.MonkeyPatch, *arguments: st
         patch.setenv("AUDIT_LEDGER_KEYVAULT_URL", settings.keyvault_url)
         patch.setattr("api.commands.session.configure_logs", lambda _: None)
         try:
-            vault_commands(["reconcile", *arguments], standalone_mode=False)
+            cli(["vault", "reconcile", *arguments], standalone_mode=False)
         except CommandError:
             return 1
         return 0

@@ -41,7 +41,7 @@ from tests.support.service import (
     verified,
 )
 
-ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "10"))
 WRITERS = 3
 
 

@@ -23,7 +23,7 @@ from tests.support.ledgers import Ledger
 
 __all__ = ["backend", "ledger"]
 
-ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "12"))
 EVERY = 1 if "AUDIT_LEDGER_TEST_ROUNDS" in os.environ else 30
 """Of the steps that a worker can die at, each so many-th is tried, others on each engine; all of them in long runs."""
 

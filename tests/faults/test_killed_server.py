@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 from tests.support.postgres import PostgresCluster
 from tests.support.server import Answer, Client, ServedLedger
 
-KILLS = int(os.environ.get("AUDIT_LEDGER_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("AUDIT_LEDGER_TEST_KILLS", "3"))
 WRITERS = 4
 BROKEN = (OSError, http.client.HTTPException)
 

@@ -30,7 +30,7 @@ from ledger.storage.derived import read_models
 from tests.support.projecting import assert_is_the_fold_of_the_log
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, verified
 
-KILLS: Final = int(os.environ.get("AUDIT_LEDGER_TEST_KILLS", "4"))
+KILLS: Final = int(os.environ.get("AUDIT_LEDGER_TEST_KILLS", "3"))
 SEED: Final = 20261123
 LEASE: Final = 30_000
 """Microseconds: the next worker need not wait long for a dead one's lease."""

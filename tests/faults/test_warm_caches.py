@@ -37,7 +37,7 @@ from tests.support.service import Place, Service, event, new_ledger, open_servic
 
 FULL_ROUNDS = 500
 ROUNDS = (
-    max(int(os.environ["AUDIT_LEDGER_TEST_ROUNDS"]), FULL_ROUNDS) if "AUDIT_LEDGER_TEST_ROUNDS" in os.environ else 10
+    max(int(os.environ["AUDIT_LEDGER_TEST_ROUNDS"]), FULL_ROUNDS) if "AUDIT_LEDGER_TEST_ROUNDS" in os.environ else 6
 )
 READERS = 2
 EVENTS = 10

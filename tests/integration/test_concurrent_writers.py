@@ -26,7 +26,7 @@ from tests.support.service import (
 )
 
 WRITERS = 8
-APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "60"))
+APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "30"))
 SHARED = [f"shared-{number}" for number in range(3)]
 
 processes = multiprocessing.get_context("spawn")
