@@ -19,6 +19,7 @@ from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from api.config import SQLITE
+from api.private_files import sync
 
 _SECURITY: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
@@ -70,9 +71,9 @@ def _becoming(path: Path) -> Iterator[Path]:
         try:
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             yield partial
-            _fsync(partial)
+            sync(partial)
             partial.rename(path)
-            _fsync(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise BackupError(f"cannot write {partial} ({error.strerror})") from None
     except BaseException:
@@ -181,11 +182,3 @@ def _connection(url: str) -> dict[str, str]:
         },
     }
     return {name: value for name, value in wanted.items() if value is not None}
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

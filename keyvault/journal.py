@@ -24,6 +24,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from keyvault.durable import sync_folder
 from keyvault.errors import JournalError, KeyVaultError, VaultUnavailableError
 
 _FOREIGN: Final = "was not signed by the service, or was changed since"
@@ -123,7 +124,7 @@ class Journal:
                 mark = new.append(kind, fields, at=at, key=key, after=mark)
             place = self._set_aside()
             os.rename(new.path, self.path)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise VaultUnavailableError(f"the journal {self.path} cannot be begun anew ({error.strerror})") from error
         return place, mark
@@ -206,7 +207,7 @@ class Journal:
             written += os.pwrite(fd, line[written:], end + written)
         os.fsync(fd)
         if end == 0:
-            _sync_folder(self.path.parent)  # else a crash could lose the new file with the line that was acknowledged
+            sync_folder(self.path.parent)  # else a crash could lose the new file with the line that was acknowledged
 
 
 def read(path: Path, public_key: Ed25519PublicKey) -> tuple[JournalEntry, ...]:
@@ -308,14 +309,6 @@ def _members(line: bytes) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _missing(path: Path) -> KeyVaultError:

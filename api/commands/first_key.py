@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from api.private_files import sync_folder, write_private
+from api.private_files import sync, write_private
 from ledger.domain.access import AccessRole
 from ledger.services.api_keys import create_api_key, list_api_keys, revoke_api_key
 from ledger.services.dependencies import Dependencies
@@ -59,7 +59,7 @@ def ensure_first_key(deps: Dependencies, home: Path) -> Path | None:
     # Not a rename: that would put the new secret over a file that appeared meanwhile.
     os.link(pending, path)
     pending.unlink()
-    sync_folder(home)
+    sync(home)
     return path
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from keyvault import envelope
+from keyvault.durable import sync_folder
 from keyvault.errors import InsecureFolderError, ProviderError
 
 _CHECK_SIZE: Final = 8
@@ -49,7 +50,7 @@ class FileProvider:
         with _translated(f"make a KEK in {self._folder}"):
             _require_outside_of_databases(self._folder.resolve())
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _fsync_folder(self._folder.parent)
+            sync_folder(self._folder.parent)
             with self._locked_folder() as folder:
                 _clear_leftovers(folder)
                 if _file_of(epoch) not in os.listdir(folder):
@@ -212,14 +213,6 @@ def _require_outside_of_databases(folder: Path) -> None:
                 f"{folder} lies in {place}, a data directory of PostgreSQL, so that every backup of it holds the KEKs: "
                 "give the KEKs a folder elsewhere"
             )
-
-
-def _fsync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_a_backup_that_does_not_become_whole_does_not_count(desk: Desk, safe: Pa
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(backups, "_fsync", fail)
+        patch.setattr(backups, "sync", fail)
         assert "No space left" in desk.fails("backup", str(safe))
     if "AUDIT_LEDGER_PG_DUMP" in desk.environment:
         desk.environment["AUDIT_LEDGER_PG_DUMP"] = "/nowhere/pg_dump"
