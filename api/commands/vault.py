@@ -67,7 +67,7 @@ def reconcile(receipts: Path | None, new_journal: bool, yes: bool) -> None:
         mended.states |= {*earlier.states, *earlier.unlinked}
         _say_mended(mended)
         _leave_destroyed_epochs(service, mended)
-        left = look(service.deps, thorough=True)
+        left = [*look(service.deps, thorough=True), *_behind(earlier)]
         if not left:
             _record(service, found, mended, {})
             _require_everything(service)
@@ -114,6 +114,13 @@ def _mend_journal(service: Service, *, new_journal: bool) -> tuple[list[Finding]
     if new_journal:
         raise CommandError("the journal fits: there is no reason for a new one")
     return [], guard.said_before(not_fitting=False)
+
+
+def _behind(earlier: Restored) -> Iterator[Finding]:
+    """What a journal that is set aside now has seen, and is not there."""
+    for ledger_id in sorted(earlier.ledgers):
+        what = "the journal that was set aside has seen key vault and ledger further than they are"
+        yield Finding("vault-behind", ledger_id, what)
 
 
 def _read(service: Service, folder: Path | None) -> Sequence[Lost]:
@@ -184,7 +191,7 @@ def _go_on(service: Service, found: Sequence[Finding], left: Sequence[Finding], 
         if len(keys) > _SHOWN_KEYS:
             click.echo(f"… and {len(keys) - _SHOWN_KEYS} more keys of ledger {ledger_id}")
     if not yes and not _agrees():
-        raise CommandError("nothing was changed; put back a newer copy, or run this again with --yes")
+        raise CommandError("the service stays closed: put back a newer copy, or run this again with --yes")
     for ledger_id, loss in losses.items():
         learnt = lead_to_streams_again(deps, ledger_id) if everywhere or ledger_id in behind else 0
         again = record_erasures_again(deps, ledger_id)
