@@ -196,7 +196,7 @@ class RestoreGuard:
                 linking.cut(self._engine, self._keyring, ledger_id, ref, now)
 
     def destroy_returned_keks(self) -> frozenset[int]:
-        """Destroy again the KEKs of destroyed epochs that are back. Gives the epochs.
+        """Destroy again the KEKs of destroyed epochs that are back. Gives the epochs of which that was done.
 
         Only of those that a signed line says to be destroyed, and under which nothing is: a hand in the vault's
         database can mark an epoch as destroyed, and must not make anybody destroy what living keys are wrapped under.
@@ -204,16 +204,15 @@ class RestoreGuard:
         returned = self.returned_keks(ask_keeper=True)
         if not returned:
             return returned
-        returned &= self._destroyed_by_line()
-        for epoch in sorted(returned):
-            if database.read(self._engine, partial(_is_used, epoch=epoch)):
-                continue
+        said = self._destroyed_by_line()
+        free = {one for one in returned & said if not database.read(self._engine, partial(_is_used, epoch=one))}
+        for epoch in sorted(free):
             gone_at = self._keyring.provider.destroy(epoch)
             with database.writing(self._engine) as connection:
                 database.lock_epochs(connection)
                 # The keeper may take its time once more: what is not final yet waits for that.
                 epoch_store.mark_destroyed(connection, epoch, gone_at if gone_at is not None else self._clock())
-        return returned
+        return frozenset(free)
 
     def _destroyed_by_line(self) -> frozenset[int]:
         files = [*self._journal.set_aside(), self._journal.path]

@@ -595,7 +595,7 @@ def reconcile(copies: OldCopies, monkeypatch: pytest.MonkeyPatch, *arguments: st
         return 0
 
 
-def test_no_living_kek_is_destroyed_on_the_word_of_a_row(copies: OldCopies) -> None:
+def test_no_living_kek_is_destroyed_on_the_word_of_a_row(copies: OldCopies, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one that a hand has marked as destroyed, nor one whose destruction a hand has ordered."""
     copies.ledger.append(a_visit("A"))
     copies.service.vault.epochs.rotate()
@@ -608,3 +608,11 @@ def test_no_living_kek_is_destroyed_on_the_word_of_a_row(copies: OldCopies) -> N
         with suppress(EpochRefusedError):
             copies.service.vault.epochs.complete_destructions()
         assert 2 in copies.service.vault.kek_epochs()
+    # Not even with a signed line, as long as anything is under it.
+    monkeypatch.setattr(copies.service.vault.guard, "_destroyed_by_line", lambda: frozenset({2}))
+    copies.ledger.backend.vault_execute(
+        sa.update(epochs).where(epochs.c.epoch == 2).values(state="destroyed", gone_at=1)
+    )
+    assert copies.service.vault.guard.returned_keks(ask_keeper=True) == {2}
+    assert copies.service.vault.guard.destroy_returned_keks() == frozenset()
+    assert 2 in copies.service.vault.kek_epochs()

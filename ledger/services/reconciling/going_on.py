@@ -136,7 +136,7 @@ def go_on(deps: Dependencies) -> None:
 def record_reconciliation(
     deps: Dependencies, ledger_id: UUID, findings: Sequence[Finding], mended: Mended, lost: LedgerLoss
 ) -> None:
-    """Let the ledger say that it happened, with counts and key ids and nobody's name."""
+    """Let the ledger say that it happened, with counts and nobody's name."""
     event_id = deps.new_id()
     data = {
         "found": sorted({found.trouble for found in findings if found.ledger_id in (None, ledger_id)}),

@@ -72,8 +72,8 @@ class Noted:
 
 
 def note_sizes(deps: Dependencies) -> Noted:
-    """Have the vault note how far the ledgers are, those that fit what it knows of them and say
-    nothing of people that it does not know. Gives those that had grown.
+    """Have the vault note how far the ledgers are, those that fit what it knows of them and say nothing of people that
+    it does not know. Gives those that had grown.
 
     How far the vault has seen the journal does not matter here: it cannot go on to a checkpoint before the sizes in
     that are noted.
