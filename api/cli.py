@@ -15,6 +15,7 @@ from api.commands.loading import import_file
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
 from api.commands.vault import vault
+from api.commands.witness import witness
 from api.commands.worker import worker
 
 PROGRAM: Final = "audit-ledger"
@@ -46,6 +47,7 @@ _COMMANDS: Final = (
     backup,
     drill,
     vault,
+    witness,
     demo,
 )
 
