@@ -68,6 +68,13 @@ def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> Publis
     raise BusyError("others are publishing all the time; try again in a moment")
 
 
+def step(deps: Dependencies, ledger_id: UUID) -> bool:
+    """The worker's duty: publish a ledger that has grown. There is never more to do at once, so it gives False."""
+    if deps.store.head(ledger_id).size:
+        publish(deps, ledger_id)
+    return False
+
+
 def note_of(deps: Dependencies, checkpoint: PublishedCheckpoint) -> str:
     """A published checkpoint as it is sent: with the cosignatures that have arrived."""
     lines = deps.transparency.cosignatures(checkpoint.ledger_id, checkpoint.origin, checkpoint.size)
