@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -73,34 +73,47 @@ class _Head:
 
 def serve_witness(state: WitnessState, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, and finish the requests that are under way. Raises ``OSError``."""
-    asyncio.run(_Server(state).run(host, port))
+    asyncio.run(_serve(WitnessServer(state), host, port))
 
 
-class _Server:
+async def _serve(server: WitnessServer, host: str, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    extra = {"witness": server.name, "host": host, "port": port}
+    await server.run(host, port, lambda: _log.info("witness-serving", extra=extra))
+    _log.info("witness-stopped")
+
+
+class WitnessServer:
     """One process that serves. Any number may on one state."""
 
     def __init__(self, state: WitnessState) -> None:
         self._state = state
         self._open: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._told = asyncio.Event()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="audit-ledger-witness")
 
-    async def run(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="audit-ledger-witness") as pool:
-            self._pool = pool
+    @property
+    def name(self) -> str:
+        """Of the witness."""
+        return self._state.key.name
+
+    def stop(self) -> None:
+        """Have ``run`` end. To be called in its loop."""
+        self._told.set()
+
+    async def run(self, host: str, port: int, ready: Callable[[], None]) -> None:
+        """Serve until ``stop``; calls ``ready`` when it can be reached. Raises ``OSError``."""
+        with self._pool:
             server = await asyncio.start_server(self._connected, host, port, limit=HEAD_BYTES)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
-            _log.info("witness-serving", extra={"witness": self._state.key.name, "host": host, "port": port})
-            await stop.wait()
+            ready()
+            await self._told.wait()
             server.close()
             await self._finish()
-        _log.info("witness-stopped")
 
     async def _finish(self) -> None:
-        self._stopping = True
         for task in self._waiting:
             task.cancel()
         if self._open:
@@ -148,7 +161,7 @@ class _Server:
             return False
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._pool, answer_to, self._state, head.method, head.path, body)
-        keep_alive = head.keep_alive and not self._stopping
+        keep_alive = head.keep_alive and not self._told.is_set()
         await self._send(writer, answer, keep_alive=keep_alive)
         return keep_alive
 
