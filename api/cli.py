@@ -12,6 +12,7 @@ from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
+from api.commands.proving import checkpoint, proof
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
 from api.commands.vault import vault
@@ -42,6 +43,8 @@ _COMMANDS: Final = (
     query,
     erase,
     verify,
+    checkpoint,
+    proof,
     keys,
     epochs,
     backup,

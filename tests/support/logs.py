@@ -9,7 +9,7 @@ from keyvault.signatures import SigningKey
 from ledger.domain.checkpoints import Checkpoint
 from ledger.domain.notes import ED25519, VerifierKey, signed_note
 from ledger.domain.witnessing import format_add_checkpoint
-from tests.support.trees import Tree
+from tests.support.tiled_trees import Tree
 
 
 class SignedLog:

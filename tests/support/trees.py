@@ -1,58 +1,40 @@
-"""A log in memory: leaves, tiles, roots and proofs."""
+"""Ledgers that are large in no time: rows and leaves that fit them, put there by hand, for who looks at the tree."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count, islice
+from typing import Final
+from uuid import UUID
 
-from ledger.domain.merkle import hash_leaf
-from ledger.domain.tiles import TILE_BYTES, TILE_WIDTH, Tile, consistency_proof, root_from_tiles, tile_root
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+from ledger.domain.encoding import leaf_of
+from ledger.domain.events import RecordedEvent
+from ledger.domain.merkle import encode_frontier, extend_frontier, hash_leaf
+from ledger.storage import rows, tables
+
+BATCH: Final = 5000
 
 
-class Tree:
-    """A tree of some leaves. Can grow."""
+def plant_events(engine: Engine, first: RecordedEvent, size: int) -> Iterator[RecordedEvent]:
+    """Put copies of a ledger's only event behind it, at the next positions and versions, and set the head. Gives them
+    as they are recorded. What is sealed in them opens at the first one alone."""
+    ledger_id = first.envelope.ledger_id
+    reached, frontier = extend_frontier(0, (), [first.leaf_hash])
+    copies = islice((_copy(first, at) for at in count(1)), size - 1)
+    while batch := list(islice(copies, BATCH)):
+        with engine.begin() as connection:
+            connection.execute(sa.insert(tables.events), [rows.event_row(event) for event in batch])
+            reached, frontier = extend_frontier(reached, frontier, [event.leaf_hash for event in batch])
+            head = {"size": reached, "frontier": encode_frontier(frontier)}
+            connection.execute(sa.update(tables.heads).where(tables.heads.c.ledger_id == ledger_id).values(**head))
+        yield from batch
 
-    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        self.leaves: list[bytes] = []
-        self._levels: list[bytearray] = [bytearray()]
-        self.extend(leaves)
 
-    def extend(self, leaves: Iterable[bytes]) -> None:
-        """Append leaves."""
-        for leaf in leaves:
-            self.leaves.append(leaf)
-            self._add(0, hash_leaf(leaf))
-
-    def _add(self, level: int, node: bytes) -> None:
-        if level == len(self._levels):
-            self._levels.append(bytearray())
-        hashes = self._levels[level]
-        hashes += node
-        if len(hashes) % TILE_BYTES == 0:
-            self._add(level + 1, tile_root(bytes(hashes[-TILE_BYTES:])))
-
-    @property
-    def size(self) -> int:
-        """How many leaves it has."""
-        return len(self.leaves)
-
-    def tile(self, tile: Tile) -> bytes:
-        """The hashes of one tile; less than asked for where there are less."""
-        hashes = self._levels[tile.level] if tile.level < len(self._levels) else b""
-        return bytes(hashes[tile.first * 32 : (tile.first + tile.width) * 32])
-
-    def bundle(self, tile: Tile) -> bytes:
-        """The leaves of a tile of level 0, each behind its length."""
-        leaves = self.leaves[tile.number * TILE_WIDTH :][: tile.width]
-        return b"".join(len(leaf).to_bytes(2, "big") + leaf for leaf in leaves)
-
-    def read(self, tiles: Collection[Tile]) -> dict[Tile, bytes]:
-        """Satisfies ``ledger.domain.tiles.ReadTiles``."""
-        return {tile: self.tile(tile) for tile in tiles}
-
-    def root(self, size: int) -> bytes:
-        """The root of the first leaves."""
-        return root_from_tiles(self.read, size)
-
-    def consistency(self, old: int, new: int) -> list[bytes]:
-        """The proof between two sizes."""
-        return consistency_proof(self.read, old, new)
+def _copy(first: RecordedEvent, at: int) -> RecordedEvent:
+    envelope = replace(first.envelope, event_id=UUID(int=at))
+    event = replace(first, envelope=envelope, position=at, stream_version=1 + at)
+    return replace(event, leaf_hash=hash_leaf(leaf_of(event)))

@@ -23,7 +23,7 @@ from ledger.domain.witnessing import (
     format_add_checkpoint,
     parse_add_checkpoint,
 )
-from tests.support.trees import Tree
+from tests.support.tiled_trees import Tree
 
 LOG = SigningKey.generate()
 KEY = VerifierKey("log.example/test", ED25519, LOG.public_key)
