@@ -8,6 +8,7 @@ import click
 
 from api.commands.access import keys, ledgers
 from api.commands.asking import query, verify
+from api.commands.audit import audit
 from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
@@ -43,6 +44,7 @@ _COMMANDS: Final = (
     query,
     erase,
     verify,
+    audit,
     checkpoint,
     proof,
     keys,

@@ -67,6 +67,8 @@ class Service:
         """Give the connections back."""
         self.store.close()
         self.vault.close()
+        if self.deps.witnesses is not None:
+            self.deps.witnesses.close()
 
     def check(self) -> Mapping[str, str]:
         """Each dependency by name with ``ok`` or what is wrong with it; the texts hold nothing of anybody's data."""

@@ -80,6 +80,10 @@ class HttpWitness:
         self._rest = 0.0
         return WitnessAnswer(reply.status, reply.body)
 
+    def close(self) -> None:
+        """Give the connection back."""
+        self._remote.close()
+
     def _leave_alone(self) -> None:
         self._rest = min(max(FIRST_REST, 2 * self._rest), LONGEST_REST)
         self._until = time.monotonic() + self._rest
@@ -142,6 +146,11 @@ class HttpWitnesses:
         except OSError as error:
             # The alarm is raised all the same, and the witness keeps what it has seen.
             _log.error("evidence-not-kept", extra={"file": name, "why": error.strerror})
+
+    def close(self) -> None:
+        """Give the connections back."""
+        for witness in self._witnesses:
+            witness.close()
 
     @property
     def is_waited_for(self) -> bool:

@@ -87,3 +87,6 @@ class Witnesses(Protocol):
 
     def keep_evidence(self, ledger_id: UUID, witness: Witness, size: int, text: str) -> None:
         """Keep it where nobody overwrites it. Must not raise."""
+
+    def close(self) -> None:
+        """Give the connections back."""

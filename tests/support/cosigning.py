@@ -96,3 +96,6 @@ class MemoryWitnesses:
     def keep_evidence(self, ledger_id: UUID, witness: Witness, size: int, text: str) -> None:
         """Collect it."""
         self.evidence.append(text)
+
+    def close(self) -> None:
+        """Do nothing."""

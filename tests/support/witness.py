@@ -66,6 +66,11 @@ class WitnessProcess:
         self._holder.cleanup()
 
     @property
+    def key_name(self) -> str:
+        """Of its key."""
+        return self.verifier_key.partition("+")[0]
+
+    @property
     def url(self) -> str:
         """Its submission and monitoring prefix."""
         return f"http://127.0.0.1:{self.port}"
