@@ -16,8 +16,10 @@ def keep_evidence(folder: Path, name: str, text: str) -> Path:
     When this returns the file is whole, and survives a crash. A name is made of what the text shows, so that the same
     evidence is kept once. Raises ``OSError``.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / name
+    if path.exists():
+        return path
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = folder / f".{secrets.token_hex(8)}.draft"
     write_private(draft, text.encode("utf-8", "backslashreplace"))
     try:

@@ -104,6 +104,9 @@ class Remote:
             with self._cut_off(connection.sock):
                 connection.request(method, target, body, {"Host": self._url.netloc, **(headers or {})})
                 response = connection.getresponse()
+                # Headers that break off look like headers that end: then nobody knows how long the answer is either.
+                if response.length is None and not response.chunked:
+                    raise UnreachableError("the answer does not say how long it is")
                 content = response.read(limit + 1)
             if len(content) > limit:
                 raise UnreachableError(f"the answer is above {limit} bytes")

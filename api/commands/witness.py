@@ -104,8 +104,8 @@ def serve(folder: Path, port: int, host: str) -> None:
     """
     from api.witness.server import serve_witness
 
-    configure_logs("info")
     with _opened(folder) as state:
+        configure_logs("info")
         try:
             serve_witness(state, host, port)
         except OSError as error:

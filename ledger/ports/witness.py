@@ -86,7 +86,7 @@ class Witnesses(Protocol):
         """Whether the quorum was reached, and who has not cosigned. Must not raise."""
 
     def keep_evidence(self, ledger_id: UUID, witness: Witness, size: int, text: str) -> None:
-        """Keep it where nobody overwrites it. Must not raise."""
+        """Keep it where nobody overwrites it; the first text of a size stays. Must not raise."""
 
     def close(self) -> None:
         """Give the connections back."""

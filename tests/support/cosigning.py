@@ -94,8 +94,9 @@ class MemoryWitnesses:
         self.reached.append(reached)
 
     def keep_evidence(self, ledger_id: UUID, witness: Witness, size: int, text: str) -> None:
-        """Collect it."""
-        self.evidence.append(text)
+        """Collect it, once."""
+        if text not in self.evidence:
+            self.evidence.append(text)
 
     def close(self) -> None:
         """Do nothing."""

@@ -87,9 +87,13 @@ def _ask(deps: Dependencies, witnesses: Witnesses, witness: Witness, checkpoint:
         witnesses.note(ledger_id, witness, WitnessOutcome.AWAY, error.detail)
         return False
     except _OutcomeError as error:
-        news = witnesses.note(ledger_id, witness, error.outcome, error.detail)
-        if news and error.outcome == WitnessOutcome.OTHER_HISTORY:
-            _raise_alarm(deps, witnesses, witness, checkpoint, error.detail)
+        other_history = error.outcome == WitnessOutcome.OTHER_HISTORY
+        if other_history:
+            # Before anybody is told: who is killed here finds it again, and not only a line that it was there.
+            witnesses.keep_evidence(ledger_id, witness, checkpoint.size, _evidence(witness, checkpoint, error.detail))
+        if witnesses.note(ledger_id, witness, error.outcome, error.detail) and other_history:
+            position = max(checkpoint.size - 1, 0)
+            deps.alarm(ledger_id, position, None, f"a witness has seen another history: {error.detail}")
         return False
     deps.transparency.add_cosignature(
         ledger_id,
@@ -157,15 +161,10 @@ def _verified(witnesses: Witnesses, witness: Witness, checkpoint: PublishedCheck
     return _Cosignature(note.signatures[0].line, timestamp)
 
 
-def _raise_alarm(
-    deps: Dependencies, witnesses: Witnesses, witness: Witness, checkpoint: PublishedCheckpoint, detail: str
-) -> None:
-    what = f"a witness has seen another history: {detail}"
-    deps.alarm(checkpoint.ledger_id, max(checkpoint.size - 1, 0), None, what)
-    text = (
+def _evidence(witness: Witness, checkpoint: PublishedCheckpoint, detail: str) -> str:
+    return (
         f"The witness {witness.key.text} has seen another history of this ledger: {detail}.\n"
         "Ask its operator for the checkpoint that it cosigned last: it bears the ledger's own signature.\n"
         "Then find out who else can sign with that key, and whether the ledger was restored from an older copy.\n"
         f"What was shown to the witness:\n\n{checkpoint.note}"
     )
-    witnesses.keep_evidence(checkpoint.ledger_id, witness, checkpoint.size, text)
