@@ -13,14 +13,11 @@ from ledger.services.proving.publishing import note_of
 
 
 def witness_metrics(deps: Dependencies) -> Iterator[Metric]:
-    """Of each ledger: what was published last, how far each witness is, and whether enough have cosigned the last one.
-    Nothing where no witnesses are configured."""
+    """Of each ledger how far each witness is, and whether enough have cosigned what was published last. Nothing where no
+    witnesses are configured."""
     witnesses = deps.witnesses
     if witnesses is None:
         return
-    published = GaugeMetricFamily(
-        "audit_ledger_published_size", "Size of the checkpoint that was published last.", labels=["ledger"]
-    )
     cosigned = GaugeMetricFamily(
         "audit_ledger_witness_cosigned_size",
         "Size of the checkpoint that a witness has cosigned last.",
@@ -37,9 +34,8 @@ def witness_metrics(deps: Dependencies) -> Iterator[Metric]:
         if last is None:
             continue
         having = cosigners(witnesses.policy, parse_note(note_of(deps, last)), witnesses.verify)
-        published.add_metric([str(ledger_id)], last.size)
         quorum.add_metric([str(ledger_id)], satisfied(witnesses.policy, having))
         for witness in witnesses.policy.witnesses:
             size = deps.transparency.last_cosigned(ledger_id, origin, witness.key.name)
             cosigned.add_metric([str(ledger_id), witness.label], size)
-    yield from (published, cosigned, quorum)
+    yield from (cosigned, quorum)
