@@ -13,8 +13,8 @@ from ledger.services.proving.publishing import note_of
 
 
 def witness_metrics(deps: Dependencies) -> Iterator[Metric]:
-    """Of each ledger how far each witness is, and whether enough have cosigned what was published last. Nothing where no
-    witnesses are configured."""
+    """Of each ledger how far each witness is, and whether enough have cosigned what was published last. Nothing where
+    no witnesses are configured."""
     witnesses = deps.witnesses
     if witnesses is None:
         return

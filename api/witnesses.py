@@ -41,6 +41,7 @@ class HttpWitness:
     def __init__(self, configured: PolicyKey, remote: Remote) -> None:
         self._configured = configured
         self._remote = remote
+        self._lock = threading.Lock()
         self._rest = 0.0
         self._until = 0.0
 
@@ -65,9 +66,14 @@ class HttpWitness:
         return time.monotonic() < self._until
 
     def add_checkpoint(self, body: bytes) -> WitnessAnswer:
-        """Ask it to cosign."""
-        if self.is_resting:
-            raise WitnessUnavailableError("it was away a moment ago")
+        """Ask it to cosign. Those who ask at the same time do it one after the other, and need not all find out that it
+        is away."""
+        with self._lock:
+            if self.is_resting:
+                raise WitnessUnavailableError("it was away a moment ago")
+            return self._add_checkpoint(body)
+
+    def _add_checkpoint(self, body: bytes) -> WitnessAnswer:
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         try:
             reply = self._remote.ask("POST", "add-checkpoint", body, headers, limit=ANSWER_BYTES)
@@ -102,6 +108,7 @@ class HttpWitnesses:
         self._lock = threading.Lock()
         self._outcomes: dict[tuple[UUID, str], WitnessOutcome] = {}
         self._quorum: dict[UUID, bool] = {}
+        self._failed: dict[UUID, float] = {}
 
     def all(self) -> Sequence[Witness]:
         """In the order of the policy."""
@@ -132,6 +139,7 @@ class HttpWitnesses:
         with self._lock:
             before = self._quorum.get(ledger_id, True)
             self._quorum[ledger_id] = reached
+            self._failed[ledger_id] = -FIRST_REST if reached else time.monotonic()
         if reached != before:
             labels = [one.label for one in self._witnesses if one.name in missing]
             event = "witness-quorum-reached" if reached else "witness-quorum-missing"
@@ -151,6 +159,11 @@ class HttpWitnesses:
         """Give the connections back."""
         for witness in self._witnesses:
             witness.close()
+
+    def has_just_failed(self, ledger_id: UUID) -> bool:
+        """Whether the quorum was missed a moment ago."""
+        with self._lock:
+            return time.monotonic() < self._failed.get(ledger_id, -FIRST_REST) + FIRST_REST
 
     @property
     def is_waited_for(self) -> bool:

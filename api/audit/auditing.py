@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 """Told how many leaves of how many were looked at."""
 
 
-class Finding(IntegrityError):  # noqa: N818 - what the audit is for, and no error of it
+class FindingError(IntegrityError):
     """The log contradicts itself. ``kind``: a word; ``evidence``: the file that shows it."""
 
     def __init__(self, kind: str, detail: str, evidence: Path) -> None:
@@ -78,7 +78,7 @@ class Audit:
         self._memory = Memory(key)
 
     def run(self, *, entries: bool) -> Audited:
-        """All checks. Raises :class:`Finding`, and ``AuditError`` when the audit cannot be done."""
+        """All checks. Raises :class:`FindingError`, and ``AuditError`` when the audit cannot be done."""
         self._memory = self._folder.load(self._key)
         before = self._memory.verified.size
         note = self._log.checkpoint()
@@ -144,7 +144,7 @@ class Audit:
         memory.checkpoint, memory.verified = note, memory.progress
         self._save()
 
-    def _what_contradicts(self, note: str, target: Checkpoint) -> Finding:
+    def _what_contradicts(self, note: str, target: Checkpoint) -> FindingError:
         """The fetched hashes do not give the root. Either they are not those of the checkpoint, or its tree is not the
         one that begins with what was seen."""
         known = self._memory.verified
@@ -209,11 +209,11 @@ class Audit:
     def _save(self, dead: list[bytes] | None = None) -> None:
         self._folder.save(self._memory, dead or [])
 
-    def _finding(self, kind: str, checkpoint: Checkpoint, detail: str, text: str) -> Finding:
+    def _finding(self, kind: str, checkpoint: Checkpoint, detail: str, text: str) -> FindingError:
         name = f"{kind}-{checkpoint.size}-{checkpoint.root.hex()}.txt"
         head = f"{self._key.text}\n{format_time(self._now)}: {kind}: {detail}.\n\n"
         path = keep_evidence(self._folder.folder / EVIDENCE_FOLDER, name, head + text)
-        return Finding(kind, detail, path)
+        return FindingError(kind, detail, path)
 
 
 def _tiles_between(old: int, new: int) -> list[Tile]:

@@ -44,7 +44,7 @@ def audit(
     Exit status 0 only if all of that holds. A fork or a rollback is kept as evidence in the folder.
     """
     # Imported here: no other command needs what it brings along, and each would start later for it.
-    from api.audit.auditing import Audit, Finding
+    from api.audit.auditing import Audit, FindingError
     from api.audit.fetching import AuditError, LogClient
     from api.audit.memory import MemoryFolder
 
@@ -58,7 +58,7 @@ def audit(
         with closing(LogClient(url, api_key)) as log, memory.alone(), bar as shown:
             now = time.time_ns() // 1000
             found = Audit(log, memory, key_, policy, now=now, progress=_show(shown)).run(entries=entries)
-    except Finding as finding:
+    except FindingError as finding:
         raise CommandError(
             f"{finding.kind}: {finding.detail}. The evidence is in {finding.evidence}: keep it, show it to the "
             "operator and to the supervisory authority, and do not go on with an empty folder"

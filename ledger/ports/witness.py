@@ -82,6 +82,9 @@ class Witnesses(Protocol):
     def note(self, ledger_id: UUID, witness: Witness, outcome: WitnessOutcome, detail: str) -> bool:
         """How it went; whether it had gone otherwise before, which is worth telling. Must not raise."""
 
+    def has_just_failed(self, ledger_id: UUID) -> bool:
+        """Whether the quorum was missed for a ledger a moment ago, so that it is too early to ask again."""
+
     def note_quorum(self, ledger_id: UUID, missing: Collection[str], *, reached: bool) -> None:
         """Whether the quorum was reached, and who has not cosigned. Must not raise."""
 

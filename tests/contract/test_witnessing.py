@@ -209,4 +209,9 @@ def test_while_too_many_rest_nothing_is_signed_or_asked(world: World) -> None:
     signed = world.deps.signed.read(world.ledger_id, first.origin)
     assert world.publish(3).note == first.note
     assert world.deps.signed.read(world.ledger_id, first.origin) == signed
+    world.first.is_resting = world.third.is_resting = False
+    world.all.is_too_early = True
+    assert world.publish(3).note == first.note
     assert world.second.asked == 1
+    world.all.is_too_early = False
+    assert world.publish().size == 8

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.audit import auditing, fetching
-from api.audit.auditing import Audit, Audited, Finding
+from api.audit.auditing import Audit, Audited, FindingError
 from api.audit.fetching import AuditError, LogClient
 from api.audit.memory import MemoryFolder
 from keyvault.signatures import SigningKey
@@ -46,7 +46,7 @@ def audit(
 
 def found(server: LogServer, folder: Path, **options: Any) -> tuple[str, str]:
     """What an audit finds, and what its evidence says."""
-    with pytest.raises(Finding) as caught:
+    with pytest.raises(FindingError) as caught:
         audit(server, folder, **options)
     return caught.value.kind, caught.value.evidence.read_text()
 
@@ -89,7 +89,7 @@ def test_a_fork_of_the_same_size_is_found_again_and_again(server: LogServer, tmp
     assert server.log.note() in evidence
     (path,) = (tmp_path / "evidence").iterdir()
     path.write_text("the first one stays")
-    with pytest.raises(Finding):
+    with pytest.raises(FindingError):
         audit(server, tmp_path)
     assert path.read_text() == "the first one stays"
 
@@ -152,7 +152,7 @@ def test_a_leaf_that_does_not_fit_is_found_by_its_position(tmp_path: Path, wrong
     recorded = [leaf(position, keys=[b"k"], shreds=[b"s"] if position == 10 else []) for position in range(400)]
     with LogServer(SignedLog([*recorded[:300], wrong, *recorded[301:]])).serving() as server:
         assert audit(server, tmp_path).checkpoint.size == 400
-        with pytest.raises(Finding, match=why) as caught:
+        with pytest.raises(FindingError, match=why) as caught:
             audit(server, tmp_path, entries=True)
     assert caught.value.kind == "entry-300"
     assert to_base64(wrong) in caught.value.evidence.read_text()

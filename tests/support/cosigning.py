@@ -69,6 +69,7 @@ class MemoryWitnesses:
     evidence: list[str] = field(default_factory=list)
     verify: Verify = field(default=verify_ed25519)
     is_waited_for: bool = False
+    is_too_early: bool = False
 
     @property
     def policy(self) -> WitnessPolicy:
@@ -88,6 +89,10 @@ class MemoryWitnesses:
         before = [known for name, known in self.told if name == witness.name]
         self.told.append((witness.name, outcome))
         return before[-1:] != [outcome]
+
+    def has_just_failed(self, ledger_id: UUID) -> bool:
+        """As the test says."""
+        return self.is_too_early
 
     def note_quorum(self, ledger_id: UUID, missing: Collection[str], *, reached: bool) -> None:
         """Collect it."""

@@ -66,7 +66,7 @@ def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> Publis
         _require_growth(deps, ledger_id, head, last, signed)
         if last is not None and not _is_due(deps.clock(), last, head, at_least):
             return last
-        if is_stuck(deps):
+        if is_stuck(deps, ledger_id):
             return _without_quorum(last, at_least)
         known = [one for one in (_known(last), signed) if one is not None]
         checkpoint = _sign(deps, ledger_id, state.origin, head, known)

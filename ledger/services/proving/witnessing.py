@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+from uuid import UUID
 
 from ledger.domain.checkpoints import parse_size
 from ledger.domain.notes import Note, NoteError, parse_note, parse_signature_lines, verify_cosignature
@@ -41,11 +42,14 @@ class _Cosignature:
     timestamp: int
 
 
-def is_stuck(deps: Dependencies) -> bool:
-    """Whether nothing can be published now, because too many witnesses were away a moment ago."""
+def is_stuck(deps: Dependencies, ledger_id: UUID) -> bool:
+    """Whether nothing can be published now, because too many witnesses were away, or refused, a moment ago. Else
+    everybody who looks for a checkpoint would have one signed and sent around."""
     witnesses = deps.witnesses
     if witnesses is None or not witnesses.required:
         return False
+    if witnesses.has_just_failed(ledger_id):
+        return True
     return not satisfied(witnesses.policy, {one.name for one in witnesses.all() if not one.is_resting})
 
 
