@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from ledger.domain.access import ApiKey
 from ledger.domain.events import Appended, OpenedEvent, OpenedPart, Redaction
 from ledger.domain.ids import format_ref
+from ledger.domain.notes import ED25519, VerifierKey
 from ledger.domain.query import Moment
 from ledger.domain.state import HiddenParts
 from ledger.domain.times import format_time
@@ -21,8 +21,6 @@ from ledger.services.ledgers import LedgerSummary
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
 from ledger.services.unlinking import WHY_LINKED, LinkState
-
-ED25519_ALGORITHM = b"\x01"
 
 
 def render_event(event: OpenedEvent) -> dict[str, Any]:
@@ -202,15 +200,8 @@ def render_ledger(summary: LedgerSummary, origin: str) -> dict[str, Any]:
         "id": str(summary.ledger.ledger_id),
         "size": head.size,
         "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
-        "verifier_key": verifier_key(f"{origin}/{summary.ledger.name}", summary.verifying_key),
+        "verifier_key": VerifierKey(f"{origin}/{summary.ledger.name}", ED25519, summary.verifying_key).text,
     }
-
-
-def verifier_key(name: str, public_key: bytes) -> str:
-    """The C2SP vkey (signed-note) of an Ed25519 public key of 32 bytes."""
-    key = ED25519_ALGORITHM + public_key
-    key_id = sha256(name.encode() + b"\n" + key).digest()[:4]
-    return f"{name}+{key_id.hex()}+{_base64(key)}"
 
 
 def render_api_key(key: ApiKey, ledger_names: Mapping[UUID, str]) -> dict[str, Any]:

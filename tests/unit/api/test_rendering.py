@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from uuid import UUID
 
@@ -17,7 +15,6 @@ from api.rendering import (
     render_page,
     render_stream,
     render_subject,
-    verifier_key,
 )
 from api.schemas import answers, timetravel
 from api.timetravel_rendering import render_diff, render_history, render_state, render_states
@@ -111,16 +108,6 @@ def test_the_answers_of_time_travel_have_what_the_document_promises() -> None:
     assert [change["event"]["actor"] for change in diff["changes"]] == [None, None]
     assert set(history) == members(timetravel.History)
     assert set(history["values"][0]) == members(timetravel.FieldValue)
-
-
-def test_a_verifier_key_is_a_c2sp_vkey() -> None:
-    """name+hash+key, hash = SHA-256(name ‖ newline ‖ 0x01 ‖ key), as signed-note says for Ed25519."""
-    key = bytes(range(32))
-    name, key_id, encoded = verifier_key("example.org/hospital", key).split("+", 2)
-
-    assert name == "example.org/hospital"
-    assert base64.b64decode(encoded) == b"\x01" + key
-    assert key_id == hashlib.sha256(b"example.org/hospital\n\x01" + key).hexdigest()[:8]
 
 
 def test_answers_are_json() -> None:
