@@ -29,6 +29,7 @@ from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine
 from ledger.storage.derived import open_derived
 from ledger.storage.store import SqlStore
+from ledger.storage.transparency import SqlTransparency
 
 OK: Final = "ok"
 JOURNAL_KEY_FILE: Final = "journal-key.pub"
@@ -141,6 +142,9 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
         entropy=os.urandom,
         alarm=alarm,
         guard=vault.guard,
+        transparency=SqlTransparency(engine),
+        signed=vault.signed_checkpoints,
+        origin=settings.origin,
     )
     return Service(settings, deps, store, vault, engine)
 

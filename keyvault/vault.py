@@ -44,6 +44,7 @@ from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
 from keyvault.reinstating import ReinstatementRequest
+from keyvault.signed_checkpoints import SignedCheckpointFolder
 from keyvault.store import SecretRow
 from keyvault.values import (
     ErasureEntry,
@@ -85,6 +86,7 @@ class Vault:
         self.epochs = Epochs(engine, self._keyring, journal, clock)
         self.inspection = Inspection(engine, self._keyring, journal)
         self.guard = RestoreGuard(engine, self._keyring, journal, clock, journal_key)
+        self.signed_checkpoints = SignedCheckpointFolder(journal.path.with_name(f"{journal.path.name}.checkpoints"))
 
     def initialise(self) -> None:
         """Make epoch 1 and the service's signing key, after the migrations. See :func:`keyvault.epochs.initialise`."""

@@ -29,6 +29,13 @@ from ledger.ports.outside import Alarms, Clock, Entropy
 from ledger.ports.overview import Follower, Overview
 from ledger.ports.store import HeadLock, KeyRow, KeyUsage, Shredding, Store
 from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
+from ledger.ports.transparency import (
+    FullTile,
+    PublishedCheckpoint,
+    SignedCheckpoints,
+    StoredReceipt,
+    Transparency,
+)
 from ledger.ports.vault import (
     DataKey,
     DestroyedEpoch,
@@ -52,6 +59,11 @@ from ledger.ports.vault import (
 )
 
 __all__ = [
+    "FullTile",
+    "PublishedCheckpoint",
+    "SignedCheckpoints",
+    "StoredReceipt",
+    "Transparency",
     "DestroyedEpoch",
     "Lost",
     "LostErasure",

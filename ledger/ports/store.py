@@ -98,6 +98,9 @@ class Store(Streams, Overview, Protocol):
 
     def ledger(self, name: str) -> LedgerInfo | None: ...
 
+    def ledger_name(self, ledger_id: UUID) -> str:
+        """The name of a ledger that there is; it never changes."""
+
     def head(self, ledger_id: UUID, *, settled: bool = False) -> Head:
         """The committed head. ``settled``: wait for those who hold its lock now, so that whatever they have already
         given a recorded-at is in."""

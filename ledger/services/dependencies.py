@@ -7,14 +7,26 @@ from uuid import UUID
 
 from ledger.domain.ids import uuid7
 from ledger.domain.upcasting import Upcasters
-from ledger.ports import Alarms, Catalogues, Clock, Derived, Entropy, KeyVault, RestoreGuard, Store
+from ledger.ports import (
+    Alarms,
+    Catalogues,
+    Clock,
+    Derived,
+    Entropy,
+    KeyVault,
+    RestoreGuard,
+    SignedCheckpoints,
+    Store,
+    Transparency,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """The outside world of the ledger. Shared by threads; holds no state of its own.
 
-    ``upcasters``: the ways from old versions of events to new ones that are written in code.
+    ``origin``: the host name in the names of the logs (``origin/ledger``). ``upcasters``: the ways from old versions of
+    events to new ones that are written in code.
     """
 
     store: Store
@@ -25,6 +37,9 @@ class Dependencies:
     entropy: Entropy
     alarm: Alarms
     guard: RestoreGuard
+    transparency: Transparency
+    signed: SignedCheckpoints
+    origin: str
     upcasters: Upcasters = field(default_factory=Upcasters)
 
     def new_id(self) -> UUID:

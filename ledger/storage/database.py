@@ -117,6 +117,21 @@ def contains(connection: Connection, column: Column[bytes], piece: bytes) -> Col
     return sa.func.instr(column, sa.literal(piece, sa.LargeBinary)) > 0
 
 
+def joined_bytes(
+    connection: Connection, column: Column[bytes], order: Column[int], place: ColumnElement[bool]
+) -> bytes:
+    """The values of a column of bytes one after another, of the rows of a place in this order.
+
+    PostgreSQL joins them itself: so many small values would cost more on the way than they are worth.
+    """
+    if connection.dialect.name == "postgresql":
+        joined = sa.func.string_agg(column, postgresql.aggregate_order_by(sa.literal(b"", sa.LargeBinary), order))
+        return bytes(connection.execute(sa.select(joined).where(place)).scalar_one() or b"")
+    found: Sequence[Any] = connection.execute(sa.select(column).where(place).order_by(order)).scalars().all()
+    # SQLite lets a hand put anything there; what is no bytes is missing.
+    return b"".join(value for value in found if isinstance(value, bytes))
+
+
 def see_one_moment(connection: Connection) -> None:
     """Let all statements of a read transaction see the same moment. Its first statement; in SQLite they do anyway."""
     if connection.dialect.name == "postgresql":

@@ -76,6 +76,13 @@ class SqlStore(SqlStreams, SqlOverview):
         """The ledger of this name."""
         return read(self._engine, lambda connection: self._find_ledger(connection, name))
 
+    def ledger_name(self, ledger_id: UUID) -> str:
+        """The name of a ledger."""
+        row = self._one(sa.select(ledgers.c.name).where(ledgers.c.ledger_id == ledger_id))
+        if row is None:
+            raise IntegrityError("a ledger has no row")
+        return str(row.name)
+
     @staticmethod
     def _find_ledger(connection: Connection, name: str) -> LedgerInfo | None:
         row = connection.execute(sa.select(ledgers).where(ledgers.c.name == name)).one_or_none()

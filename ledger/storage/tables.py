@@ -154,6 +154,39 @@ closed_streams = sa.Table(
     sa.Column("position", sa.BigInteger, nullable=False),
 )
 
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("previous", sa.BigInteger, nullable=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("published_at", sa.BigInteger, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+
+cosignatures = sa.Table(
+    "cosignatures",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("line", sa.Text, nullable=False),
+    sa.Column("timestamp", sa.BigInteger, nullable=False),
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("erasure_id", Id, primary_key=True),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column("proof", sa.Text, nullable=False),
+)
+
 # From here on derived data: it can all be dropped and computed again from the log.
 
 cursors = sa.Table(
@@ -251,7 +284,17 @@ held_events = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True),
 )
 
-DERIVED = ("cursors", "snapshots", "read_models", "subscriptions", "parked_events", "timers", "held_events")
+tiles = sa.Table(
+    "tiles",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("level", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("hashes", sa.LargeBinary, nullable=False),
+)
+
+DERIVED = ("cursors", "snapshots", "read_models", "subscriptions", "parked_events", "timers", "held_events", "tiles")
 """Tables that the service may change and delete from: what they hold is not part of the log."""
 
 APPEND_ONLY = (
@@ -262,5 +305,8 @@ APPEND_ONLY = (
     "abandoned_streams",
     "event_types",
     "closed_streams",
+    "checkpoints",
+    "cosignatures",
+    "receipts",
 )
 """Tables whose rows the database itself refuses to change or delete (I1)."""

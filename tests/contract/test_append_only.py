@@ -16,6 +16,7 @@ from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.derived import open_derived
 from ledger.storage.migrate import VERSION_TABLE, migrate
 from ledger.storage.store import SqlStore
+from ledger.storage.transparency import SqlTransparency
 from tests.support.ledgers import NOW, PRIVACY_OFFICER, Backend, Ledger
 from tests.support.populated import populate_derived, populate_log
 
@@ -73,7 +74,13 @@ def test_the_service_s_role_can_do_its_work(service: tuple[Backend, sa.Engine]) 
     """With the rights that ``migrate`` grants, everything that the service does goes through."""
     opened, engine = service
     made = opened.new_ledger()
-    deps = replace(made.deps, store=SqlStore(engine), catalogues=SqlCatalogues(engine), derived=open_derived(engine))
+    deps = replace(
+        made.deps,
+        store=SqlStore(engine),
+        catalogues=SqlCatalogues(engine),
+        derived=open_derived(engine),
+        transparency=SqlTransparency(engine),
+    )
     ledger = replace(made, deps=deps)
     populate_log(ledger)
     populate_derived(ledger)

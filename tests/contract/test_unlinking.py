@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,17 +45,8 @@ class Scene:
         self.service = service
         self.vault = service.vault
         self.days = 0
-        deps = service.deps
-        self.deps = type(deps)(
-            deps.store,
-            deps.vault,
-            deps.catalogues,
-            deps.derived,
-            lambda: deps.clock() + self.days * DAY,
-            deps.entropy,
-            deps.alarm,
-            deps.guard,
-        )
+        clock = service.deps.clock
+        self.deps = replace(service.deps, clock=lambda: clock() + self.days * DAY)
         self.ledger_id = new_ledger(service, f"test-{secrets.token_hex(6)}").ledger_id
 
     def visit(self, name: str = PERSON, stream: str = STREAM, **fields: Any) -> NewEvent:

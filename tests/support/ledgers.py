@@ -41,10 +41,14 @@ from ledger.storage.database import open_engine, refuse_changes
 from ledger.storage.derived import open_derived
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
+from ledger.storage.transparency import SqlTransparency
 from tests.support.postgres import PostgresCluster
 
 NOW = 1_700_000_000_000_000
 """When the tests' clock starts: 2023-11-14T22:13:20Z."""
+
+ORIGIN = "log.example"
+"""The host name in the names of the ledgers' logs."""
 
 WRITER = UUID("0193a5e0-7c00-7000-8000-0000000000aa")
 """The API key that the tests record with."""
@@ -101,6 +105,9 @@ class Backend:
             os.urandom,
             _collect(alarms),
             self.vault.guard,
+            SqlTransparency(engine),
+            self.vault.signed_checkpoints,
+            ORIGIN,
         )
         return Ledger(self, deps, ledger_id, alarms)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import OpenedEvent
 from ledger.domain.snapshot import EVERY
+from ledger.domain.tiles import TILE_WIDTH
+from ledger.ports import StoredReceipt
 from ledger.services.evolution.copying import copy_stream
 from ledger.services.evolution.types import register_type
 from ledger.services.following.consumer import consume_batch
 from ledger.services.following.subscriptions import create_subscription
+from ledger.services.proving.publishing import publish
 from ledger.services.timetravel import snapshotting
 from tests.support.accounts import TRANSFER, Transfer, open_account, run, until_idle
 from tests.support.ledgers import PRIVACY_OFFICER, WRITER, Ledger, a_fact, a_visit, who
@@ -23,11 +26,19 @@ def populate_log(ledger: Ledger) -> None:
     ledger.erase("patient:A")
     with ledger.deps.store.locked_head(ledger.ledger_id) as lock:
         lock.abandon(b"s" * 16)
+    published = publish(ledger.deps, ledger.ledger_id)
+    transparency = ledger.deps.transparency
+    transparency.add_cosignature(
+        ledger.ledger_id, published.origin, published.size, name="w", line="— w AAAAAAA=\n", timestamp=1
+    )
+    transparency.add_receipt(ledger.ledger_id, ledger.deps.new_id(), StoredReceipt("{}", bytes(64), "{}"))
 
 
 def populate_derived(ledger: Ledger) -> None:
     """At least one row in every table of what is derived from a log."""
     ledger.append(*(a_visit("B") for _ in range(EVERY)))
+    ledger.append(*(a_fact() for _ in range(TILE_WIDTH)))
+    publish(ledger.deps, ledger.ledger_id, at_least=ledger.size())
     open_account(ledger, "ann", 100)
     open_account(ledger, "bob")
     run(ledger, "account-ann", Transfer(30, "account-bob", "person:bob"))

@@ -25,6 +25,7 @@ from ledger.storage.database import open_engine
 from ledger.storage.derived import open_derived
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
+from ledger.storage.transparency import SqlTransparency
 from tests.support.postgres import PostgresCluster
 
 
@@ -110,7 +111,19 @@ def open_service(place: Place) -> Service:
     def alarm(_: UUID, position: int, part: int | None, what: str) -> None:
         alarms.append((position, part, what))
 
-    deps = Dependencies(store, vault, SqlCatalogues(engine), open_derived(engine), now, os.urandom, alarm, vault.guard)
+    deps = Dependencies(
+        store,
+        vault,
+        SqlCatalogues(engine),
+        open_derived(engine),
+        now,
+        os.urandom,
+        alarm,
+        vault.guard,
+        SqlTransparency(engine),
+        vault.signed_checkpoints,
+        "localhost",
+    )
     return Service(place, deps, vault, store, alarms)
 
 

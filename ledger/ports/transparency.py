@@ -1,0 +1,100 @@
+"""What the ledger needs to be a transparency log: tiles of its tree, and what was published of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCheckpoint:
+    """A checkpoint that was handed out. ``note``: its text with the log's signature, as sent; ``published_at`` in
+    microseconds."""
+
+    ledger_id: UUID
+    origin: str
+    size: int
+    root: bytes
+    published_at: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class FullTile:
+    """A complete tile: 256 hashes one after another, and the root over them."""
+
+    level: int
+    number: int
+    root: bytes
+    hashes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt as it was first handed out. ``payload``: the canonical JSON that was signed (64 bytes, Ed25519);
+    ``proof``: what else came with it, as JSON."""
+
+    payload: str
+    signature: bytes
+    proof: str
+
+
+class Transparency(Protocol):
+    """Tiles, checkpoints and receipts, in the ledger database. Durable when a call returns, like the store.
+
+    Nothing here is ever changed; tiles can be computed again.
+    """
+
+    def leaf_hashes(self, ledger_id: UUID, first: int, count: int) -> bytes:
+        """The leaf hashes of these positions, one after another. Raises ``IntegrityError`` unless all are there and
+        look like hashes."""
+
+    def count_tiles(self, ledger_id: UUID, level: int) -> int:
+        """How many full tiles of a level are stored, without a gap from the first on."""
+
+    def tiles(self, ledger_id: UUID, places: Collection[tuple[int, int]]) -> Sequence[FullTile]:
+        """The stored tiles of these levels and numbers, as far as there are any."""
+
+    def tile_roots(self, ledger_id: UUID, level: int, first: int, count: int) -> bytes:
+        """The roots over stored tiles, one after another. Raises ``IntegrityError`` unless all are there."""
+
+    def add_tiles(self, ledger_id: UUID, tiles: Sequence[FullTile]) -> None:
+        """Store tiles. One that is there already stays."""
+
+    def latest_published(self, ledger_id: UUID, origin: str, *, cosigned: bool = False) -> PublishedCheckpoint | None:
+        """The largest checkpoint; ``cosigned``: of those that a witness has cosigned."""
+
+    def add_checkpoint(self, checkpoint: PublishedCheckpoint, *, after: int | None) -> bool:
+        """Publish a checkpoint behind the one of size ``after`` (None: it is the first). False, and nothing is changed,
+        when another process has published one behind that already."""
+
+    def checkpoints(self, ledger_id: UUID, after: tuple[int, str] | None, limit: int) -> Sequence[PublishedCheckpoint]:
+        """The next checkpoints, of all origins, in order of (size, origin)."""
+
+    def add_cosignature(self, ledger_id: UUID, origin: str, size: int, *, name: str, line: str, timestamp: int) -> None:
+        """Keep a witness's signature line on a checkpoint. The first one of a name stays."""
+
+    def cosignatures(self, ledger_id: UUID, origin: str, size: int) -> Sequence[str]:
+        """The signature lines of witnesses on a checkpoint, in order of their names."""
+
+    def last_cosigned(self, ledger_id: UUID, origin: str, name: str) -> int:
+        """The size of the last checkpoint that this witness has cosigned; 0: none."""
+
+    def add_receipt(self, ledger_id: UUID, erasure_id: UUID, receipt: StoredReceipt) -> StoredReceipt:
+        """Keep the receipt of an erasure, unless there is one. Gives the one that stays."""
+
+    def receipt(self, ledger_id: UUID, erasure_id: UUID) -> StoredReceipt | None: ...
+
+
+class SignedCheckpoints(Protocol):
+    """The last checkpoint that was signed of each log, kept outside of all databases: so a ledger that was restored
+    from an older copy is not published again."""
+
+    def read(self, ledger_id: UUID, origin: str) -> tuple[int, str] | None:
+        """Size and note. Raises the vault's "journal" error for what cannot be read, and "unavailable"."""
+
+    def keep(self, ledger_id: UUID, origin: str, size: int, note: str) -> None:
+        """Note that this was signed; durable when it returns. A smaller size than the one that is there changes
+        nothing."""

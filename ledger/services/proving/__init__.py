@@ -1,0 +1,1 @@
+"""The ledger as a transparency log: checkpoints that are published, and proofs under them."""

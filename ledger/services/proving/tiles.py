@@ -1,0 +1,63 @@
+"""Read the Merkle tree in tiles, and store the tiles that are complete.
+
+Full tiles never change, so they are stored once, by whoever publishes, off the way of appends. What is not stored is
+at the right edge: the hashes of a partial tile of level 0 stand in the events, and those of a higher one in the rows of
+the full tiles below it. So a proof in a ledger of any size reads a handful of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+from uuid import UUID
+
+from ledger.domain.tiles import MOST_LEVELS, TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, ReadTiles, Tile, tile_root, width_of
+from ledger.ports import FullTile
+from ledger.services.dependencies import Dependencies
+
+BATCH: Final = 64
+"""Tiles that are made at once: half a megabyte of hashes."""
+
+
+def store_tiles(deps: Dependencies, ledger_id: UUID, size: int) -> None:
+    """Store every full tile of the tree of ``size`` leaves that is not stored yet. Several may do so at once."""
+    for level in range(MOST_LEVELS):
+        full = size >> (TILE_HEIGHT * (level + 1))
+        stored = deps.transparency.count_tiles(ledger_id, level)
+        if full == 0:
+            return
+        while stored < full:
+            count = min(BATCH, full - stored)
+            hashes = _hashes(deps, ledger_id, level, stored * TILE_WIDTH, count * TILE_WIDTH)
+            parts = [hashes[at : at + TILE_BYTES] for at in range(0, len(hashes), TILE_BYTES)]
+            tiles = [FullTile(level, stored + at, tile_root(part), part) for at, part in enumerate(parts)]
+            deps.transparency.add_tiles(ledger_id, tiles)
+            stored += count
+
+
+def tile_reader(deps: Dependencies, ledger_id: UUID, size: int) -> ReadTiles:
+    """Reads tiles of the tree of the first ``size`` leaves, which the ledger has and whose full tiles are stored.
+
+    What it gives raises ``ValueError`` for a tile that this tree does not have.
+    """
+
+    def read(tiles: Collection[Tile]) -> Mapping[Tile, bytes]:
+        for tile in tiles:
+            if not 1 <= tile.width <= width_of(tile.level, tile.number, size):
+                raise ValueError(f"{tile.path} is not in a tree of {size} leaves")
+        full = [(tile.level, tile.number) for tile in tiles if tile.width == TILE_WIDTH]
+        stored = {(tile.level, tile.number): tile.hashes for tile in deps.transparency.tiles(ledger_id, full)}
+        return {
+            tile: stored[tile.level, tile.number]
+            if tile.width == TILE_WIDTH and (tile.level, tile.number) in stored
+            else _hashes(deps, ledger_id, tile.level, tile.first, tile.width)
+            for tile in tiles
+        }
+
+    return read
+
+
+def _hashes(deps: Dependencies, ledger_id: UUID, level: int, first: int, count: int) -> bytes:
+    if level == 0:
+        return deps.transparency.leaf_hashes(ledger_id, first, count)
+    return deps.transparency.tile_roots(ledger_id, level - 1, first, count)
