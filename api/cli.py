@@ -12,6 +12,7 @@ from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
+from api.commands.opened import opened
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
 from api.commands.vault import vault
@@ -41,6 +42,7 @@ _COMMANDS: Final = (
     query,
     erase,
     verify,
+    opened,
     keys,
     epochs,
     backup,

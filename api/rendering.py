@@ -18,6 +18,7 @@ from ledger.ports import Pending
 from ledger.services.erase import Erasure, ErasureOutcome, Receipt
 from ledger.services.finality import WHY_PENDING, render_statements
 from ledger.services.ledgers import LedgerSummary
+from ledger.services.proving.answers import ProvenEvent, ProvenPage
 from ledger.services.read import Page
 from ledger.services.subjects import SubjectSummary
 from ledger.services.unlinking import WHY_LINKED, LinkState
@@ -96,6 +97,31 @@ def render_page(page: Page) -> dict[str, Any]:
         "as_of": render_moment(page.as_of),
         "next": page.next,
         "events": [render_event(event) for event in page.events],
+    }
+
+
+def render_proven_event(proven: ProvenEvent) -> dict[str, Any]:
+    """One event with its proof."""
+    proof: dict[str, Any] = {
+        "index": proven.event.recorded.position,
+        "hashes": [_base64(node) for node in proven.hashes],
+    }
+    if proven.kind == "opened":
+        proof["leaf"] = _base64(proven.leaf) if proven.leaf is not None else None
+        proof["parts"] = [
+            {"part": part.number, "sealed": _base64(part.sealed), "key": _base64(part.key)}
+            for part in proven.event.disclosed
+        ]
+    return {**render_event(proven.event), "proof": proof}
+
+
+def render_proven_page(page: ProvenPage) -> dict[str, Any]:
+    """One page of a query, with proofs under one checkpoint."""
+    return {
+        "as_of": render_moment(page.as_of),
+        "next": page.next,
+        "checkpoint": page.checkpoint,
+        "events": [render_proven_event(event) for event in page.events],
     }
 
 
