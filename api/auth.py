@@ -13,6 +13,7 @@ from api.context import open_service
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
 from ledger.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from ledger.services.api_keys import authenticate
+from ledger.services.evolution.types import get_policy
 from ledger.services.ledgers import find_ledger
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -21,8 +22,9 @@ _SCHEME: Final = "bearer"
 _LONGEST_TOKEN: Final = 200
 
 
-def allowed(*roles: AccessRole) -> Callable[[View], View]:
-    """Let a view be called with a key of one of these roles only; without roles: with any valid key.
+def allowed(*roles: AccessRole, or_public: bool = False) -> Callable[[View], View]:
+    """Let a view be called with a key of one of these roles only; without roles: with any valid key. ``or_public``: by
+    everybody, in a ledger whose policy makes its checkpoints public.
 
     A view whose address names a ledger gets that ledger as ``ledger`` instead of its name.
     """
@@ -31,6 +33,9 @@ def allowed(*roles: AccessRole) -> Callable[[View], View]:
         @wraps(view)
         def guarded(*args: Any, **values: Any) -> Any:
             g.needed_roles = roles
+            public = _find_public(values["ledger"]) if or_public else None
+            if public is not None:
+                return view(*args, **{**values, "ledger": public})
             key = _authenticate()
             if roles and not key.roles.intersection(roles):
                 raise ForbiddenError(f"this takes a key with the role {' or '.join(roles)}")
@@ -40,7 +45,7 @@ def allowed(*roles: AccessRole) -> Callable[[View], View]:
 
         documented = deepcopy(getattr(guarded, "_apidoc", {}))
         manual = documented.setdefault("manual_doc", {})
-        manual["security"] = [{_SCHEME: []}]
+        manual["security"] = [{_SCHEME: []}, {}] if or_public else [{_SCHEME: []}]
         manual["x-roles"] = [role.value for role in roles]
         guarded._apidoc = documented  # type: ignore[attr-defined]  # where flask-smorest keeps it
         return cast(View, guarded)
@@ -66,6 +71,13 @@ def _authenticate() -> ApiKey:
     key = authenticate(open_service().deps, token.strip(" "))
     g.api_key = key
     return key
+
+
+def _find_public(name: str) -> LedgerInfo | None:
+    """The ledger of this name, if there is one that publishes its checkpoints."""
+    deps = open_service().deps
+    ledger = deps.store.ledger(name)
+    return ledger if ledger is not None and get_policy(deps, ledger.ledger_id).public_checkpoints else None
 
 
 def _enter(key: ApiKey, name: str) -> LedgerInfo:

@@ -12,7 +12,14 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from ledger.domain.aggregate import Aggregate
-from ledger.domain.catalogue import DEFAULT_UNLINK_DAYS, STRICT_TYPES, UNLINK_AFTER, Policy, TypeDraft
+from ledger.domain.catalogue import (
+    DEFAULT_UNLINK_DAYS,
+    PUBLIC_CHECKPOINTS,
+    STRICT_TYPES,
+    UNLINK_AFTER,
+    Policy,
+    TypeDraft,
+)
 from ledger.domain.events import JsonObject, OpenedEvent
 from ledger.domain.fold import MERGE_PATCH, Fold
 from ledger.domain.intake import parse_batch
@@ -119,10 +126,15 @@ class OpenLedger:
         return register_type(self.deps, self.ledger_id, draft, self.recorded_by)
 
     def set_policy(
-        self, *, strict_types: bool = False, unlink_after: int | Literal["never"] = DEFAULT_UNLINK_DAYS
+        self,
+        *,
+        strict_types: bool = False,
+        unlink_after: int | Literal["never"] = DEFAULT_UNLINK_DAYS,
+        public_checkpoints: bool = False,
     ) -> Policy:
         """Say what the ledger insists on; what is left out is as it is by default."""
-        return set_policy(self.deps, self.ledger_id, {STRICT_TYPES: strict_types, UNLINK_AFTER: unlink_after})
+        raw = {STRICT_TYPES: strict_types, UNLINK_AFTER: unlink_after, PUBLIC_CHECKPOINTS: public_checkpoints}
+        return set_policy(self.deps, self.ledger_id, raw)
 
     def with_upcasters(self, *ways: Upcast) -> OpenLedger:
         """The same ledger, seen with ways to newer shapes that are written in code."""

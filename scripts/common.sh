@@ -199,3 +199,38 @@ ensure_softhsm() {
   fi
   has_softhsm || fail "SoftHSM2 was fetched, but it was not found or cannot be loaded. $hint"
 }
+
+has_go() {
+  "$VENV/bin/python" -c '
+import sys
+from tests.support.golang import find_go
+sys.exit(find_go() is None)'
+}
+
+# Puts Go and golang.org/x/mod into .venv/golang, for who may not install them.
+unpack_go() {
+  local folder="$VENV/golang"
+  rm -rf "$folder"
+  unpack "$folder" install golang-go golang-golang-x-mod-dev >&2 || return
+  rm -rf "$folder"/*.deb "$folder/lists" "$folder/archives" "$folder"/*.bin
+  # Debian's links between its folders are absolute.
+  ln -sfn "$(basename "$(find "$folder/files/usr/lib" -maxdepth 1 -name 'go-1*')")" "$folder/files/usr/lib/go"
+  local root="$folder/files/usr/lib/go" share
+  share=$(find "$folder/files/usr/share" -maxdepth 1 -name 'go-1*')
+  for name in api misc src test; do [ ! -d "$share/$name" ] || ln -sfn "$share/$name" "$root/$name"; done
+  [ ! -d "$share/pkg/include" ] || ln -sfn "$share/pkg/include" "$root/pkg/include"
+}
+
+# The tests have what a ledger publishes checked by a program that is made of others' code.
+ensure_go() {
+  if has_go; then return; fi
+  local hint="The tests need Go and golang.org/x/mod: run as root: apt-get install golang-go golang-golang-x-mod-dev"
+  command -v apt-get >/dev/null || fail "$hint"
+  if can_be_root; then
+    apt_install golang-go golang-golang-x-mod-dev || fail "Go could not be installed. $hint"
+  else
+    say "Go is not installed: unpacking Debian's packages into .venv, without installing them"
+    unpack_go || fail "Go could not be fetched. $hint"
+  fi
+  has_go || fail "Go was fetched, but it was not found. $hint"
+}

@@ -309,3 +309,11 @@ class Erasures(Schema):
 
     erasures = fields.List(fields.Nested(Erasure), required=True)
     next = Identifier(required=True, allow_none=True)
+
+
+class Consistency(Schema):
+    """That the tree of `from` events is the beginning of the tree of `to` events (RFC 6962 §2.1.2)."""
+
+    old = fields.Integer(required=True, data_key="from")
+    new = fields.Integer(required=True, data_key="to")
+    proof = fields.List(fields.String(), required=True, metadata={"description": "Hashes in base64."})

@@ -27,6 +27,7 @@ from api.fields import (
 )
 from ledger.domain.access import AccessRole
 from ledger.domain.intake import BATCH_EVENTS, LARGEST_SCHEMA_VERSION, LARGEST_VERSION
+from ledger.domain.merkle import TREE_SIZES
 from ledger.domain.names import (
     ACTOR_PURPOSE,
     ledger_name_fault,
@@ -41,6 +42,8 @@ MOST_TYPES: Final = 100
 MOST_PURPOSES: Final = 64
 LONGEST_WAIT: Final = 60
 """Seconds."""
+
+LARGEST_SIZE: Final = TREE_SIZES - 1
 
 ERASURE_STATES: Final = ("requested", "approved", "rejected", "shredding", "erased", "failed")
 
@@ -338,3 +341,17 @@ class ErasureFilter(Request):
     state = Choice(*ERASURE_STATES)
     cursor = Identifier(metadata={"description": "The `next` of the page before."})
     limit = WholeNumber(1, LIMIT, digits=True, load_default=DEFAULT_LIMIT, metadata={"default": DEFAULT_LIMIT})
+
+
+class Sizes(Request):
+    """The query parameters of a consistency proof."""
+
+    old = WholeNumber(0, LARGEST_SIZE, digits=True, required=True, data_key="from")
+    new = WholeNumber(
+        0,
+        LARGEST_SIZE,
+        digits=True,
+        load_default=None,
+        data_key="to",
+        metadata={"description": "Without it the size of the newest checkpoint."},
+    )

@@ -86,6 +86,14 @@ class NewPolicy(Request):
             "from it to what is left. 0: with the erasure.",
         },
     )
+    public_checkpoints = Flag(
+        load_default=False,
+        metadata={
+            "default": False,
+            "description": "Let everybody read checkpoints and tiles of hashes, without an API key. Log entries are "
+            "never public: their times and types can tell something about somebody.",
+        },
+    )
 
 
 class Policy(Schema):
@@ -93,6 +101,7 @@ class Policy(Schema):
 
     strict_types = fields.Boolean(required=True)
     unlink_after = DaysOrNever(MOST_UNLINK_DAYS, NEVER, required=True)
+    public_checkpoints = fields.Boolean(required=True)
 
 
 class CopyOrder(OneOfPair):

@@ -20,6 +20,7 @@ DEFINITION_BYTES: Final = 64 * 1024
 
 STRICT_TYPES: Final = "strict_types"
 UNLINK_AFTER: Final = "unlink_after"
+PUBLIC_CHECKPOINTS: Final = "public_checkpoints"
 NEVER: Final = "never"
 DEFAULT_UNLINK_DAYS: Final = 90
 MOST_UNLINK_DAYS: Final = 36_500
@@ -112,19 +113,23 @@ def _form_faults(draft: TypeDraft) -> list[Fault]:
 class Policy:
     """What a ledger insists on. ``strict_types``: events of types that are not registered are refused.
     ``unlink_after``: how many days after somebody was erased the name is forgotten; 0: with the erasure; None: never.
+    ``public_checkpoints``: everybody may read checkpoints and tiles of hashes, without an API key.
     """
 
     strict_types: bool = False
     unlink_after: int | None = DEFAULT_UNLINK_DAYS
+    public_checkpoints: bool = False
 
 
 def parse_policy(raw: Mapping[str, Any]) -> Policy:
     """Read a policy. Raises ``ValueError`` for a member or a value that this version does not know."""
-    strict, days = raw.get(STRICT_TYPES, False), raw.get(UNLINK_AFTER, DEFAULT_UNLINK_DAYS)
+    flags = [raw.get(name, False) for name in (STRICT_TYPES, PUBLIC_CHECKPOINTS)]
+    days = raw.get(UNLINK_AFTER, DEFAULT_UNLINK_DAYS)
     whole = isinstance(days, int) and not isinstance(days, bool) and 0 <= days <= MOST_UNLINK_DAYS
-    if raw.keys() - {STRICT_TYPES, UNLINK_AFTER} or not isinstance(strict, bool) or not (whole or days == NEVER):
+    unknown = raw.keys() - {STRICT_TYPES, UNLINK_AFTER, PUBLIC_CHECKPOINTS}
+    if unknown or not all(isinstance(flag, bool) for flag in flags) or not (whole or days == NEVER):
         raise ValueError("not a policy that this version knows")
-    return Policy(strict, days if whole else None)
+    return Policy(flags[0], days if whole else None, flags[1])
 
 
 def policy_json(policy: Policy) -> JsonObject:
@@ -132,6 +137,7 @@ def policy_json(policy: Policy) -> JsonObject:
     return {
         STRICT_TYPES: policy.strict_types,
         UNLINK_AFTER: policy.unlink_after if policy.unlink_after is not None else NEVER,
+        PUBLIC_CHECKPOINTS: policy.public_checkpoints,
     }
 
 

@@ -1,5 +1,5 @@
-"""Do the work that follows the logs, for all ledgers: projections, snapshots, processes and their timers, and erasures
-that a crash has left open.
+"""Do the work that follows the logs, for all ledgers: projections, snapshots, checkpoints, processes and their timers,
+and erasures that a crash has left open.
 
 A worker owns nothing. Each piece of work is a bounded step that takes a lease, and whoever writes is checked by the
 store (``Cursors``): so any number of workers may run, and any of them may be killed at any time. One that is told to
@@ -27,6 +27,7 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.erase import resume_erasures
 from ledger.services.projecting import runner
 from ledger.services.projecting.shipped import SHIPPED
+from ledger.services.proving import publishing
 from ledger.services.reinstating import resume_reinstatements
 from ledger.services.timetravel import snapshotting
 
@@ -100,6 +101,7 @@ def run_worker(
     duties: dict[str, Step] = {
         "projections": lambda ledger_id: runner.step(deps, ledger_id, projections, holder),
         "snapshots": lambda ledger_id: snapshotting.step(deps, ledger_id, holder),
+        "checkpoints": lambda ledger_id: publishing.step(deps, ledger_id),
     }
     if processes:
         duties["processes"] = lambda ledger_id: commanding.step(deps, ledger_id, processes, holder)

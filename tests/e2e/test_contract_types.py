@@ -120,8 +120,9 @@ def test_what_does_not_fit_is_refused(tenant: Tenant) -> None:
 
 def test_a_strict_ledger(tenant: Tenant) -> None:
     """What its policy says holds from the answer on, in every process."""
-    assert tenant.client.get(f"{tenant.path}/policy").json() == {"strict_types": False, "unlink_after": 90}
-    assert put(tenant, b'{"strict_types": true}').json() == {"strict_types": True, "unlink_after": 90}
+    default = {"strict_types": False, "unlink_after": 90, "public_checkpoints": False}
+    assert tenant.client.get(f"{tenant.path}/policy").json() == default
+    assert put(tenant, b'{"strict_types": true}').json() == {**default, "strict_types": True}
     for _ in range(4):
         answer = tenant.client.post(f"{tenant.path}/events", registered())
         assert (answer.status, pointers(answer)) == (422, ["/type"])
@@ -130,11 +131,12 @@ def test_a_strict_ledger(tenant: Tenant) -> None:
         assert tenant.client.post(f"{tenant.path}/events", registered()).status == 201
     for days in (b"0", b"36500", b'"never"'):
         assert put(tenant, b'{"unlink_after": ' + days + b"}").json()["unlink_after"] == json.loads(days)
-    assert put(tenant, b"{}").json() == {"strict_types": False, "unlink_after": 90}
+    assert put(tenant, b"{}").json() == default
     wrong_days = (b"-1", b"36501", b"1.5", b"true", b'"90"', b"null")
     for wrong in (
         b'{"strict_types": 1}',
         b'{"strict": true}',
+        b'{"public_checkpoints": "yes"}',
         *(b'{"unlink_after": ' + days + b"}" for days in wrong_days),
     ):
         assert put(tenant, wrong).status == 422

@@ -15,6 +15,8 @@ ANY = ROLES
 REF = "sub_" + "0" * 32
 ID = "00000000-0000-4000-8000-000000000000"
 NAME = "nobody-made-this"
+NUMBER = "x999/999"
+LEVEL = "63"
 LEASED = {"consumer": ID, "partition": 0, "position": 0}
 TYPE = "Registered.Nowhere"
 EVENT = {"stream": "ward-1", "type": "Noted", "nonpersonal": {}}
@@ -70,6 +72,11 @@ MATRIX = [
     Endpoint("GET", "{ledger}/erasures", ("privacy",), 200),
     Endpoint("GET", "{ledger}/erasures/" + ID, ("privacy",), 404),
     Endpoint("GET", "{ledger}/erasures/" + ID + "/receipt", ("privacy",), 404),
+    Endpoint("GET", "{ledger}/checkpoint", ("auditor",), 200),
+    Endpoint("GET", "{ledger}/tile/entries/" + NUMBER, ("auditor",), 404),
+    Endpoint("GET", "{ledger}/tile/" + LEVEL + "/" + NUMBER, ("auditor",), 404),
+    Endpoint("GET", "{ledger}/events/" + ID + "/proof", ("auditor",), 404),
+    Endpoint("GET", "{ledger}/consistency?from=0", ("auditor",), 200),
     Endpoint("GET", "{ledger}", ANY, 200),
     Endpoint("GET", "/v1/ledgers", ANY, 200),
     Endpoint("POST", "/v1/ledgers", ("admin",), 422, {"name": "NOT VALID"}),
@@ -198,7 +205,10 @@ def test_the_table_has_every_endpoint_and_the_document_says_the_same(sqlite_serv
             .replace(ID, "{id}")
             .replace(REF, "{ref}")
             .replace(NAME, "{name}")
-            .replace(TYPE, "{type}"),
+            .replace(TYPE, "{type}")
+            .replace(f"/{LEVEL}/", "/{level}/")
+            .replace(NUMBER, "{number}")
+            .partition("?")[0],
         ): row
         for row in MATRIX
     }

@@ -12,6 +12,7 @@ from ledger.domain.catalogue import (
     DEFINITION_BYTES,
     MOST_UNLINK_DAYS,
     NEVER,
+    PUBLIC_CHECKPOINTS,
     STRICT_TYPES,
     UNLINK_AFTER,
     EventType,
@@ -111,7 +112,10 @@ def set_policy(deps: Dependencies, ledger_id: UUID, raw: Mapping[str, Any]) -> P
     try:
         policy = parse_policy(raw)
     except ValueError:
-        members = f"'{STRICT_TYPES}': true or false, '{UNLINK_AFTER}': 0 to {MOST_UNLINK_DAYS} days or \"{NEVER}\""
+        members = (
+            f"'{STRICT_TYPES}' and '{PUBLIC_CHECKPOINTS}': true or false, '{UNLINK_AFTER}': 0 to {MOST_UNLINK_DAYS} "
+            f'days or "{NEVER}"'
+        )
         fault = Fault("", f"must be an object with {members}, and nothing else")
         raise InvalidError("the policy is not valid; nothing was changed", [fault]) from None
     deps.catalogues.set_policy(ledger_id, policy_json(policy))

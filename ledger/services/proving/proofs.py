@@ -9,10 +9,10 @@ from uuid import UUID
 from ledger.domain.checkpoints import TlogProof
 from ledger.domain.encoding import leaf_of
 from ledger.domain.merkle import hash_leaf
-from ledger.domain.tiles import consistency_proof, inclusion_proofs, root_from_tiles
+from ledger.domain.tiles import TILE_HEIGHT, Tile, consistency_proof, inclusion_proofs, root_from_tiles, width_of
 from ledger.errors import Fault, IntegrityError, InvalidError, NotFoundError
 from ledger.services.dependencies import Dependencies
-from ledger.services.proving.publishing import note_of, publish
+from ledger.services.proving.publishing import log_name, note_of, publish
 from ledger.services.proving.tiles import tile_reader
 
 
@@ -67,3 +67,16 @@ def prove_growth(deps: Dependencies, ledger_id: UUID, old: int, new: int | None)
             [Fault("/from" if old > new or old < 0 else "/to", f"must be 0 ≤ from ≤ to ≤ {size}")],
         )
     return Consistency(old, new, prove_consistency(deps, ledger_id, old, new))
+
+
+def published_tile(deps: Dependencies, ledger_id: UUID, tile: Tile) -> bytes:
+    """The hashes of a tile of the published tree. Raises ``NotFoundError``."""
+    require_published(deps, ledger_id, tile)
+    return tile_reader(deps, ledger_id, (tile.first + tile.width) << (TILE_HEIGHT * tile.level))([tile])[tile]
+
+
+def require_published(deps: Dependencies, ledger_id: UUID, tile: Tile) -> None:
+    """Raise ``NotFoundError`` unless a published checkpoint has all of this tile."""
+    last = deps.transparency.latest_published(ledger_id, log_name(deps, ledger_id))
+    if tile.width > width_of(tile.level, tile.number, last.size if last is not None else 0):
+        raise NotFoundError("there is no such tile in the published tree")

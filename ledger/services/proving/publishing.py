@@ -36,10 +36,14 @@ class ContradictionError(IntegrityError):
     """The ledger is not the one of which a checkpoint was signed: it was restored from an older copy, or changed."""
 
 
+def log_name(deps: Dependencies, ledger_id: UUID) -> str:
+    """The origin of a ledger's checkpoints."""
+    return f"{deps.origin}/{deps.store.ledger_name(ledger_id)}"
+
+
 def log_key(deps: Dependencies, ledger_id: UUID) -> VerifierKey:
     """The key that a ledger's checkpoints verify under; its name is their origin."""
-    name = f"{deps.origin}/{deps.store.ledger_name(ledger_id)}"
-    return VerifierKey(name, ED25519, deps.vault.verifying_key(ledger_id))
+    return VerifierKey(log_name(deps, ledger_id), ED25519, deps.vault.verifying_key(ledger_id))
 
 
 def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> PublishedCheckpoint:
@@ -62,6 +66,13 @@ def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> Publis
         if deps.transparency.add_checkpoint(checkpoint, after=last.size if last is not None else None):
             return checkpoint
     raise BusyError("others are publishing all the time; try again in a moment")
+
+
+def step(deps: Dependencies, ledger_id: UUID) -> bool:
+    """The worker's duty: publish a ledger that has grown. There is never more to do at once, so it gives False."""
+    if deps.store.head(ledger_id).size:
+        publish(deps, ledger_id)
+    return False
 
 
 def note_of(deps: Dependencies, checkpoint: PublishedCheckpoint) -> str:
