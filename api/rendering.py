@@ -15,11 +15,12 @@ from ledger.domain.query import Moment
 from ledger.domain.state import HiddenParts
 from ledger.domain.times import format_time
 from ledger.ports import Pending
-from ledger.services.erase import Erasure, ErasureOutcome, Receipt
-from ledger.services.finality import WHY_PENDING, render_statements
+from ledger.services.erase import Erasure, ErasureOutcome
+from ledger.services.finality import WHY_PENDING
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.proving.answers import ProvenEvent, ProvenPage
 from ledger.services.read import Page
+from ledger.services.receipts import Receipt, SignedPayload
 from ledger.services.subjects import SubjectSummary
 from ledger.services.unlinking import WHY_LINKED, LinkState
 
@@ -190,12 +191,15 @@ def render_erasure(erasure: Erasure) -> dict[str, Any]:
 
 def render_receipt(receipt: Receipt) -> dict[str, Any]:
     """A receipt."""
+    return {**_signed(receipt), "statements": [_signed(statement) for statement in receipt.statements]}
+
+
+def _signed(signed: SignedPayload) -> dict[str, Any]:
     return {
-        "payload": receipt.payload,
-        "proof": None,
-        "checkpoint": None,
-        "signature": _base64(receipt.signature),
-        "statements": render_statements(receipt.statements),
+        "payload": signed.payload,
+        "proof": signed.proof,
+        "checkpoint": signed.checkpoint,
+        "signature": _base64(signed.signature),
     }
 
 

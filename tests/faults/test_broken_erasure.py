@@ -19,9 +19,10 @@ from ledger.domain.events import OPERATOR, OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.errors import StoreUnavailableError, SubjectErasedError
 from ledger.services.append import append_events
-from ledger.services.erase import ErasureOrder, erase_subject, get_receipt, resume_erasures
+from ledger.services.erase import ErasureOrder, erase_subject, resume_erasures
 from ledger.services.finality import sign_final_erasures
 from ledger.services.read import query_events
+from ledger.services.receipts import get_receipt
 from ledger.storage.store import SqlStore
 from tests.support.breaking import BROKEN, BreakableDatabase, BreakingPoint, Mode
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, sqlite_place, verified
