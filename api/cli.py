@@ -13,6 +13,7 @@ from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
 from api.commands.opened import opened
+from api.commands.proving import checkpoint, proof
 from api.commands.receipt import receipt
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
@@ -43,6 +44,8 @@ _COMMANDS: Final = (
     query,
     erase,
     verify,
+    checkpoint,
+    proof,
     opened,
     receipt,
     keys,

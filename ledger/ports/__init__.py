@@ -31,6 +31,8 @@ from ledger.ports.store import ErasureRoots, HeadLock, KeyRow, KeyUsage, Shreddi
 from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
 from ledger.ports.transparency import (
     FullTile,
+    HashRange,
+    LogState,
     PublishedCheckpoint,
     SignedCheckpoints,
     StoredReceipt,
@@ -60,6 +62,8 @@ from ledger.ports.vault import (
 
 __all__ = [
     "FullTile",
+    "HashRange",
+    "LogState",
     "PublishedCheckpoint",
     "SignedCheckpoints",
     "StoredReceipt",

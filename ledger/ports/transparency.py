@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
+
+from ledger.domain.events import Head
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedCheckpoint:
     """A checkpoint that was handed out. ``note``: its text with the log's signature, as sent; ``published_at`` in
-    microseconds."""
+    microseconds. ``cosignatures``: the lines of witnesses that had arrived when it was read; None: nobody looked."""
 
     ledger_id: UUID
     origin: str
@@ -19,6 +21,20 @@ class PublishedCheckpoint:
     root: bytes
     published_at: int
     note: str
+    cosignatures: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """A ledger as a log, at one moment: its origin, its head, and the last checkpoint that was published of it."""
+
+    origin: str
+    head: Head
+    last: PublishedCheckpoint | None
+
+
+HashRange = tuple[int, int, int]
+"""Level, first index within it, and how many hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +63,35 @@ class Transparency(Protocol):
     Nothing here is ever changed; tiles can be computed again.
     """
 
-    def leaf_hashes(self, ledger_id: UUID, first: int, count: int) -> bytes:
-        """The leaf hashes of these positions, one after another. Raises ``IntegrityError`` unless all are there and
-        look like hashes."""
+    def log_state(self, ledger_id: UUID, host: str) -> LogState:
+        """Where the log ``host/<name of the ledger>`` is, with the cosignatures on its last checkpoint."""
 
-    def count_tiles(self, ledger_id: UUID, level: int) -> int:
-        """How many full tiles of a level are stored, without a gap from the first on."""
+    def hashes(
+        self,
+        ledger_id: UUID,
+        tiles: Collection[tuple[int, int]],
+        ranges: Collection[HashRange],
+        *,
+        fresh: bool = False,
+    ) -> tuple[Mapping[tuple[int, int], bytes], Mapping[HashRange, bytes]]:
+        """Hashes of the tree, one after another: of stored tiles (level, number), as far as there are any; and of
+        ranges, which are put together from leaf hashes (level 0) or the roots of the stored tiles of the level below.
 
-    def tiles(self, ledger_id: UUID, places: Collection[tuple[int, int]]) -> Sequence[FullTile]:
-        """The stored tiles of these levels and numbers, as far as there are any."""
+        They never change, so some may come from memory, unless they are to be ``fresh``. Raises ``IntegrityError``
+        unless all of a range are there and look like hashes.
+        """
 
-    def tile_roots(self, ledger_id: UUID, level: int, first: int, count: int) -> bytes:
-        """The roots over stored tiles, one after another. Raises ``IntegrityError`` unless all are there."""
+    def count_tiles(self, ledger_id: UUID) -> Mapping[int, int]:
+        """How many full tiles of each level are stored, without a gap from the first on. Levels without are absent."""
 
     def add_tiles(self, ledger_id: UUID, tiles: Sequence[FullTile]) -> None:
         """Store tiles. One that is there already stays."""
 
     def latest_published(self, ledger_id: UUID, origin: str, *, cosigned: bool = False) -> PublishedCheckpoint | None:
         """The largest checkpoint; ``cosigned``: of those that a witness has cosigned."""
+
+    def published_sizes(self, host: str) -> Mapping[UUID, int]:
+        """The size of the last checkpoint of each log of this host; of ledgers that were published."""
 
     def add_checkpoint(self, checkpoint: PublishedCheckpoint, *, after: int | None) -> bool:
         """Publish a checkpoint behind the one of size ``after`` (None: it is the first). False, and nothing is changed,

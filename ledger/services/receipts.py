@@ -15,6 +15,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from ledger.domain.checkpoints import Checkpoint
@@ -31,6 +32,8 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.evidence import entry_of, event_of, evidence_of
 from ledger.services.proving.proofs import prove_consistency, prove_inclusion
 from ledger.services.proving.publishing import note_of, publish
+
+_COMMITMENT: Final = "name_commitment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,10 @@ def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
     ledger_id, erasure_id = entry.ledger_id, entry.erasure_id
     stored = deps.transparency.receipt(ledger_id, erasure_id)
     if stored is not None:
-        _require_ours(deps, ledger_id, stored)
-        signed = _from_stored(stored)
+        signed = _from_stored(deps, entry, stored)
     else:
         payload = _payload(deps, entry)
-        signature = deps.vault.sign(ledger_id, RECEIPT_DOMAIN + canonical_json(payload))
+        signature = _sign(deps, ledger_id, payload)
         signed = _completed(deps, ledger_id, erasure_id, payload, signature)
     statements = signed_statements(deps, ledger_id, erasure_id)
     return Receipt(signed.payload, signed.signature, signed.proof, signed.checkpoint, statements)
@@ -89,7 +91,7 @@ def _proven_statement(deps: Dependencies, ledger_id: UUID, statement: Statement)
     event_id = parse_leaf(base64.b64decode(payload["leaf"])).envelope.event_id
     stored = deps.transparency.receipt(ledger_id, event_id)
     if stored is not None and (stored.payload, stored.signature) == (statement.payload, statement.signature):
-        return _from_stored(stored)
+        return _with_stored_proof(payload, statement.signature, stored)
     return _completed(deps, ledger_id, event_id, payload, statement.signature)
 
 
@@ -100,12 +102,11 @@ def _payload(deps: Dependencies, entry: ErasureEntry) -> JsonObject:
     if hash_leaf(leaf) != event.leaf_hash:
         raise IntegrityError("the event of an erasure is not what its leaf says; run `audit-ledger verify`")
     roots = deps.store.roots_of_erasure(entry.ledger_id, entry.erasure_id)
-    commitment = entry.name_commitment
     payload: JsonObject = {
         "id": str(entry.erasure_id),
         "ledger_id": str(entry.ledger_id),
         "subject_ref": format_ref("sub", entry.subject_ref),
-        "name_commitment": _base64(commitment) if commitment is not None else None,
+        _COMMITMENT: _commitment(entry),
         "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
         "events": deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids]).events,
         "requested_at": format_time(entry.requested_at),
@@ -129,8 +130,10 @@ def _completed(
         published = publish(deps, ledger_id, at_least=event.position + 1)
         proof = _link(deps, event, payload, published)
         with_it = canonical_json({"proof": proof, "checkpoint": note_of(deps, published)}).decode()
-        made = StoredReceipt(canonical_json(payload).decode(), signature, with_it)
-        return _from_stored(deps.transparency.add_receipt(ledger_id, about, made))
+        # I5: not even a salted hash of a name stands outside of the vault.
+        without_name = {name: value for name, value in payload.items() if name != _COMMITMENT}
+        made = StoredReceipt(canonical_json(without_name).decode(), signature, with_it)
+        return _with_stored_proof(payload, signature, deps.transparency.add_receipt(ledger_id, about, made))
     except Exception:  # noqa: BLE001 - see the top: what is signed, and the salt that goes out with it, must not be lost
         return SignedPayload(payload, signature, None, None)
 
@@ -161,15 +164,28 @@ def _link(deps: Dependencies, event: RecordedEvent, payload: JsonObject, publish
     }
 
 
-def _require_ours(deps: Dependencies, ledger_id: UUID, stored: StoredReceipt) -> None:
-    """Raise ``IntegrityError`` unless the ledger has signed it: Ed25519 signs the same bytes the same way each time."""
-    if deps.vault.sign(ledger_id, RECEIPT_DOMAIN + stored.payload.encode()) != stored.signature:
+def _from_stored(deps: Dependencies, entry: ErasureEntry, stored: StoredReceipt) -> SignedPayload:
+    """A receipt as it was first handed out. Raises ``IntegrityError`` for one that the ledger has not signed."""
+    payload: JsonObject = {**json.loads(stored.payload), _COMMITMENT: _commitment(entry)}
+    signature = _sign(deps, entry.ledger_id, payload)
+    # Ed25519 signs the same bytes the same way each time. Only the commitment can differ: an erasure that was done
+    # again in an older copy of the vault has none any more, and its receipt is signed without.
+    if signature != stored.signature and payload != _payload(deps, entry):
         raise IntegrityError("a stored receipt is not what was signed; run `audit-ledger verify`")
+    return _with_stored_proof(payload, signature, stored)
 
 
-def _from_stored(stored: StoredReceipt) -> SignedPayload:
+def _with_stored_proof(payload: JsonObject, signature: bytes, stored: StoredReceipt) -> SignedPayload:
     came_with = json.loads(stored.proof)
-    return SignedPayload(json.loads(stored.payload), stored.signature, came_with["proof"], came_with["checkpoint"])
+    return SignedPayload(payload, signature, came_with["proof"], came_with["checkpoint"])
+
+
+def _sign(deps: Dependencies, ledger_id: UUID, payload: JsonObject) -> bytes:
+    return deps.vault.sign(ledger_id, RECEIPT_DOMAIN + canonical_json(payload))
+
+
+def _commitment(entry: ErasureEntry) -> str | None:
+    return _base64(entry.name_commitment) if entry.name_commitment is not None else None
 
 
 def _base64(value: bytes) -> str:

@@ -92,6 +92,20 @@ def read(engine: Engine, work: Callable[[Connection], T]) -> T:
             return work(connection)
 
 
+def look(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """The same for statements that each stand alone: PostgreSQL takes them outside of a transaction, which would have
+    given each a snapshot of its own too. That spares two ways to the server."""
+    if engine.dialect.name != "postgresql":
+        return read(engine, work)
+    outside = engine.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with _own_errors(), outside.connect() as connection:
+            return work(connection)
+    except _ConnectionLostError:
+        with _own_errors(), outside.connect() as connection:
+            return work(connection)
+
+
 def one_of(connection: Connection, column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """Whether a column has one of many values.
 
@@ -130,6 +144,12 @@ def joined_bytes(
     found: Sequence[Any] = connection.execute(sa.select(column).where(place).order_by(order)).scalars().all()
     # SQLite lets a hand put anything there; what is no bytes is missing.
     return b"".join(value for value in found if isinstance(value, bytes))
+
+
+def joined_text(dialect: str, column: Column[str]) -> ColumnElement[str | None]:
+    """The texts of a group one after another, in any order."""
+    joined = sa.func.string_agg if dialect == "postgresql" else sa.func.group_concat
+    return joined(column, sa.literal("", sa.Text))
 
 
 def see_one_moment(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from ledger.domain.query import EventFilter, Place
 from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavailableError
 from ledger.ports import ErasureRoots, KeyRow, KeyUsage, Shredding
 from ledger.storage import rows, selection, statements
-from ledger.storage.database import one_of, read, reading, writing
+from ledger.storage.database import look, one_of, read, reading, writing
 from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
 from ledger.storage.overview import SqlOverview
@@ -105,7 +105,7 @@ class SqlStore(SqlStreams, SqlOverview):
 
     def find_events(self, ledger_id: UUID, event_ids: Collection[UUID]) -> Mapping[UUID, RecordedEvent]:
         """The recorded events of these ids."""
-        found = read(self._engine, lambda connection: statements.select_events_by_id(connection, ledger_id, event_ids))
+        found = look(self._engine, lambda connection: statements.select_events_by_id(connection, ledger_id, event_ids))
         return {row.event_id: rows.event_from(row) for row in found}
 
     def select_events(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,9 +12,11 @@ from sqlalchemy import Connection, Engine
 
 from ledger.domain.merkle import HASH_BYTES
 from ledger.errors import IntegrityError
-from ledger.ports import FullTile, PublishedCheckpoint, StoredReceipt
-from ledger.storage.database import insert_missing, joined_bytes, read, writing
-from ledger.storage.tables import checkpoints, cosignatures, events, receipts, tiles
+from ledger.ports import FullTile, HashRange, LogState, PublishedCheckpoint, StoredReceipt
+from ledger.storage import rows
+from ledger.storage.database import insert_missing, joined_bytes, joined_text, look, one_of, read, writing
+from ledger.storage.remembered import Remembered
+from ledger.storage.tables import Id, checkpoints, cosignatures, events, heads, ledgers, receipts, tiles
 
 FIRST: Final = -1
 """What stands for the size before the first checkpoint."""
@@ -24,52 +27,62 @@ class SqlTransparency:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._tiles: Remembered[tuple[int, int]] = Remembered()
+        self._ranges: Remembered[HashRange] = Remembered()
 
-    def leaf_hashes(self, ledger_id: UUID, first: int, count: int) -> bytes:
-        """The leaf hashes of these positions."""
-        columns = events.c
-        place = sa.and_(columns.ledger_id == ledger_id, columns.position.between(first, first + count - 1))
-        return self._hashes(columns.leaf_hash, columns.position, place, count, "the leaf hashes of events")
+    def log_state(self, ledger_id: UUID, host: str) -> LogState:
+        """Where a log is."""
+        statement = _select_state(self._engine.dialect.name)
+        values = {"ledger": ledger_id, "host": f"{host}/"}
+        row = look(self._engine, lambda connection: connection.execute(statement, values).one_or_none())
+        if row is None:
+            raise IntegrityError("a ledger has no row, or no head")
+        last = None
+        if row.checkpoint_size is not None:
+            last = PublishedCheckpoint(
+                ledger_id, row.log_name, row.checkpoint_size, row.root, row.published_at, row.note, row.lines or ""
+            )
+        return LogState(row.log_name, rows.head_from(row), last)
 
-    def tile_roots(self, ledger_id: UUID, level: int, first: int, count: int) -> bytes:
-        """The roots over stored tiles."""
-        columns = tiles.c
-        place = sa.and_(
-            columns.ledger_id == ledger_id, columns.level == level, columns.number.between(first, first + count - 1)
-        )
-        return self._hashes(columns.root, columns.number, place, count, "tiles of the tree")
+    def hashes(
+        self,
+        ledger_id: UUID,
+        tiles_: Collection[tuple[int, int]],
+        ranges: Collection[HashRange],
+        *,
+        fresh: bool = False,
+    ) -> tuple[Mapping[tuple[int, int], bytes], Mapping[HashRange, bytes]]:
+        """Hashes of the tree, in one look at what is not remembered."""
+        stored = {} if fresh else self._tiles.known(ledger_id, tiles_)
+        put_together = {} if fresh else self._ranges.known(ledger_id, ranges)
+        other_tiles = [place for place in tiles_ if place not in stored]
+        other_ranges = [one for one in ranges if one not in put_together]
 
-    def _hashes(
-        self, column: sa.Column[bytes], order: sa.Column[int], place: sa.ColumnElement[bool], count: int, what: str
-    ) -> bytes:
-        found = read(self._engine, lambda connection: joined_bytes(connection, column, order, place))
-        if len(found) != count * HASH_BYTES:
-            raise IntegrityError(f"{what} are missing or damaged; run `audit-ledger verify`")
-        return found
+        def find(connection: Connection) -> tuple[dict[tuple[int, int], bytes], dict[HashRange, bytes]]:
+            found = {}
+            for level in sorted({level for level, _ in other_tiles}):
+                numbers = [number for at, number in other_tiles if at == level]
+                found.update(_stored_tiles(connection, ledger_id, level, numbers))
+            return found, {one: _hashes(connection, ledger_id, one) for one in other_ranges}
 
-    def count_tiles(self, ledger_id: UUID, level: int) -> int:
-        """How many full tiles of a level are stored."""
+        if other_tiles or other_ranges:
+            more_tiles, more_ranges = look(self._engine, find)
+            if not fresh:
+                self._tiles.remember(ledger_id, more_tiles)
+                self._ranges.remember(ledger_id, more_ranges)
+            stored, put_together = {**stored, **more_tiles}, {**put_together, **more_ranges}
+        return stored, put_together
+
+    def count_tiles(self, ledger_id: UUID) -> Mapping[int, int]:
+        """How many full tiles of each level are stored."""
         columns = tiles.c
         statement = (
-            sa.select(columns.number)
-            .where(columns.ledger_id == ledger_id, columns.level == level)
-            .order_by(columns.number.desc())
-            .limit(1)
+            # They are stored in order, so the last one tells.
+            sa.select(columns.level, sa.func.max(columns.number).label("last"))
+            .where(columns.ledger_id == ledger_id)
+            .group_by(columns.level)
         )
-        # They are stored in order, so the last one tells.
-        number = read(self._engine, lambda connection: connection.execute(statement).scalar_one_or_none())
-        return 0 if number is None else int(number) + 1
-
-    def tiles(self, ledger_id: UUID, places: Collection[tuple[int, int]]) -> Sequence[FullTile]:
-        """The stored tiles of these places."""
-        found: list[FullTile] = []
-        for level in sorted({level for level, _ in places}):
-            numbers = sorted(number for at, number in places if at == level)
-            statement = sa.select(tiles).where(
-                tiles.c.ledger_id == ledger_id, tiles.c.level == level, tiles.c.number.in_(numbers)
-            )
-            found += [FullTile(row.level, row.number, row.root, row.hashes) for row in self._all(statement)]
-        return found
+        return {row.level: row.last + 1 for row in self._all(statement)}
 
     def add_tiles(self, ledger_id: UUID, tiles_: Sequence[FullTile]) -> None:
         """Store tiles that are not there."""
@@ -91,6 +104,18 @@ class SqlTransparency:
             statement = statement.where(sa.exists().where(of_it))
         found = self._all(statement.order_by(columns.size.desc()).limit(1))
         return _checkpoint_from(found[0]) if found else None
+
+    def published_sizes(self, host: str) -> Mapping[UUID, int]:
+        """How far each log is published."""
+        # One step down the index for each ledger: a GROUP BY would read all the checkpoints that there ever were.
+        name = sa.literal(f"{host}/", sa.Text).concat(ledgers.c.name)
+        newest = (
+            sa.select(sa.func.max(checkpoints.c.size))
+            .where(checkpoints.c.ledger_id == ledgers.c.ledger_id, checkpoints.c.origin == name)
+            .scalar_subquery()
+        )
+        found = self._all(sa.select(ledgers.c.ledger_id, newest.label("published")))
+        return {row.ledger_id: row.published for row in found if row.published is not None}
 
     def add_checkpoint(self, checkpoint: PublishedCheckpoint, *, after: int | None) -> bool:
         """Publish a checkpoint behind the one of this size."""
@@ -176,3 +201,65 @@ class SqlTransparency:
 
 def _checkpoint_from(row: sa.Row[Any]) -> PublishedCheckpoint:
     return PublishedCheckpoint(row.ledger_id, row.origin, row.size, row.root, row.published_at, row.note)
+
+
+@cache
+def _select_state(dialect: str) -> sa.Select[Any]:
+    """Made once: it is needed for every proof, and takes longer to make than to execute."""
+    name = sa.bindparam("host", type_=sa.Text).concat(ledgers.c.name)
+    others = checkpoints.alias("others")
+    newest = (
+        sa.select(sa.func.max(others.c.size))
+        .where(others.c.ledger_id == ledgers.c.ledger_id, others.c.origin == name)
+        .scalar_subquery()
+    )
+    last = sa.and_(
+        checkpoints.c.ledger_id == ledgers.c.ledger_id, checkpoints.c.origin == name, checkpoints.c.size == newest
+    )
+    lines = (
+        sa.select(joined_text(dialect, cosignatures.c.line))
+        .where(
+            cosignatures.c.ledger_id == checkpoints.c.ledger_id,
+            cosignatures.c.origin == checkpoints.c.origin,
+            cosignatures.c.size == checkpoints.c.size,
+        )
+        .scalar_subquery()
+    )
+    return (
+        sa.select(
+            heads,
+            lines.label("lines"),
+            name.label("log_name"),
+            checkpoints.c.size.label("checkpoint_size"),
+            checkpoints.c.root,
+            checkpoints.c.published_at,
+            checkpoints.c.note,
+        )
+        .select_from(ledgers.join(heads, heads.c.ledger_id == ledgers.c.ledger_id).outerjoin(checkpoints, last))
+        .where(ledgers.c.ledger_id == sa.bindparam("ledger", type_=Id))
+    )
+
+
+def _stored_tiles(
+    connection: Connection, ledger_id: UUID, level: int, numbers: Sequence[int]
+) -> dict[tuple[int, int], bytes]:
+    columns = tiles.c
+    statement = sa.select(columns.number, columns.hashes).where(
+        columns.ledger_id == ledger_id, columns.level == level, one_of(connection, columns.number, numbers)
+    )
+    return {(level, row.number): row.hashes for row in connection.execute(statement)}
+
+
+def _hashes(connection: Connection, ledger_id: UUID, one: HashRange) -> bytes:
+    level, first, count = one
+    if level == 0:
+        column, order = events.c.leaf_hash, events.c.position
+        place = events.c.ledger_id == ledger_id
+    else:
+        column, order = tiles.c.root, tiles.c.number
+        place = sa.and_(tiles.c.ledger_id == ledger_id, tiles.c.level == level - 1)
+    found = joined_bytes(connection, column, order, sa.and_(place, order.between(first, first + count - 1)))
+    if len(found) != count * HASH_BYTES:
+        what = "the leaf hashes of events" if level == 0 else "tiles of the tree"
+        raise IntegrityError(f"{what} are missing or damaged; run `audit-ledger verify`")
+    return found

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -18,8 +18,6 @@ from ledger.domain.checkpoints import Checkpoint, open_checkpoint
 from ledger.domain.encoding import leaf_of
 from ledger.domain.merkle import (
     EMPTY_ROOT,
-    encode_frontier,
-    extend_frontier,
     hash_leaf,
     root_of,
     verify_consistency,
@@ -31,8 +29,9 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.proving.proofs import prove_event, prove_growth, prove_inclusion, root_at
 from ledger.services.proving.publishing import INTERVAL, ContradictionError, log_key, note_of, publish
 from ledger.services.proving.tiles import tile_reader
-from ledger.storage import rows, tables
+from ledger.storage import tables
 from tests.support.ledgers import ORIGIN, Ledger, TestClock, a_fact
+from tests.support.trees import plant_events
 
 
 def grow(ledger: Ledger, count: int) -> None:
@@ -268,7 +267,7 @@ def test_every_event_has_a_proof(ledger: Ledger, size: int) -> None:
     for event in events:
         leaf_hash, index = hash_leaf(leaf_of(event)), event.position
         verify_inclusion(index=index, size=size, leaf_hash=leaf_hash, proof=proofs[index], root=checkpoint.root)
-    assert ledger.deps.transparency.count_tiles(ledger.ledger_id, 0) == size // TILE_WIDTH
+    assert ledger.deps.transparency.count_tiles(ledger.ledger_id).get(0, 0) == size // TILE_WIDTH
 
 
 def test_the_proof_of_one_event_is_a_file(ledger: Ledger) -> None:
@@ -358,23 +357,13 @@ def test_two_levels_of_tiles_are_stored_and_read(ledger: Ledger) -> None:
     """A tree of more than 65,536 leaves: its proofs read stored tiles and the right edge."""
     size = TILE_WIDTH**2 + 2 * TILE_WIDTH + 3
     grow(ledger, 1)
-    first = rows.event_row(ledger.recorded()[0])
-    hashes = [first["leaf_hash"], *(hash_leaf(number.to_bytes(4, "big")) for number in range(1, size))]
-    others = [
-        {**first, "position": at, "event_id": UUID(int=at), "stream_version": 1 + at, "leaf_hash": hashes[at]}
-        for at in range(1, size)
-    ]
-    _, frontier = extend_frontier(0, (), hashes)
-    grown = {"size": size, "frontier": encode_frontier(frontier)}
-    mine = tables.heads.c.ledger_id == ledger.ledger_id
-    with ledger.backend.engine.begin() as connection:
-        connection.execute(sa.insert(tables.events), others)
-        connection.execute(sa.update(tables.heads).where(mine).values(**grown))
+    first = ledger.recorded()[0]
+    planted = plant_events(ledger.backend.engine, first, size)
+    hashes = [first.leaf_hash, *(event.leaf_hash for event in planted)]
 
     checkpoint = published(ledger)
 
-    transparency = ledger.deps.transparency
-    assert [transparency.count_tiles(ledger.ledger_id, level) for level in range(3)] == [258, 1, 0]
+    assert ledger.deps.transparency.count_tiles(ledger.ledger_id) == {0: 258, 1: 1}
     indices = (0, 255, 256, TILE_WIDTH**2 - 1, TILE_WIDTH**2, size - 1)
     proofs = prove_inclusion(ledger.deps, ledger.ledger_id, indices, size)
     for index in indices:

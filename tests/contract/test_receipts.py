@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from api.json_text import json_bytes
 from api.receipt_files import CheckedReceipt, UnprovenReceiptError, check_receipt
 from api.rendering import render_outcome, render_receipt
+from keyvault import tables as vault_tables
 from keyvault.finality import Custody
 from keyvault.signatures import verify_ed25519
 from ledger.domain.checkpoints import open_checkpoint
@@ -273,6 +274,27 @@ def test_a_stored_receipt_that_was_altered_is_not_given_out(ledger: Ledger) -> N
     ledger.backend.tamper(sa.update(stored).where(of_it).values(payload='{"id":"another"}'))
     with pytest.raises(IntegrityError, match="not what was signed"):
         again(ledger, outcome)
+
+
+def test_no_hash_of_a_name_is_stored_outside_of_the_vault(ledger: Ledger) -> None:
+    """I5: the commitment is put in when the receipt is shown."""
+    commitment = erased(ledger).receipt.payload["name_commitment"]
+    with ledger.backend.engine.connect() as connection:
+        rows = [repr(row) for table in tables.metadata.tables.values() for row in connection.execute(sa.select(table))]
+    assert not any(commitment in row or repr(base64.b64decode(commitment)) in row for row in rows)
+
+
+def test_a_receipt_whose_commitment_was_lost_is_signed_without(ledger: Ledger) -> None:
+    """After an older vault was put back and the erasure done again: the same but for that, and with the same proof."""
+    outcome = erased(ledger)
+    entries = vault_tables.erasures
+    of_it = entries.c.erasure_id == outcome.erasure.entry.erasure_id
+    ledger.backend.vault_execute(sa.update(entries).where(of_it).values(name_commitment=None))
+    receipt = again(ledger, outcome)
+    assert receipt.payload == {**outcome.receipt.payload, "name_commitment": None}
+    assert (receipt.proof, receipt.checkpoint) == (outcome.receipt.proof, outcome.receipt.checkpoint)
+    with pytest.raises(UnprovenReceiptError, match="commits to no name"):
+        check(ledger, render_receipt(receipt)).require_name("patient:A", "")
 
 
 def test_nothing_is_signed_of_an_event_that_was_altered(ledger: Ledger) -> None:

@@ -22,7 +22,7 @@ from ledger.domain.merkle import root_of
 from ledger.domain.notes import ED25519, VerifierKey, parse_note, signed_note
 from ledger.domain.tiles import root_from_tiles
 from ledger.errors import BusyError, IntegrityError
-from ledger.ports import PublishedCheckpoint
+from ledger.ports import LogState, PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.tiles import store_tiles, tile_reader
 
@@ -53,16 +53,14 @@ def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> Publis
     ``at_least`` so many events. Raises :class:`ContradictionError`, after an alarm, rather than to say what contradicts
     an earlier checkpoint.
     """
-    key = log_key(deps, ledger_id)
     for _ in range(_TRIES):
-        # The head last: whatever was signed before was of a head that was committed before.
-        signed = _last_signed(deps, ledger_id, key.name)
-        last = deps.transparency.latest_published(ledger_id, key.name)
-        head = deps.store.head(ledger_id)
+        state, signed = _look(deps, ledger_id)
+        last, head = state.last, state.head
         _require_growth(deps, ledger_id, head, last, signed)
         if last is not None and not _is_due(deps.clock(), last, head, at_least):
             return last
-        checkpoint = _sign(deps, ledger_id, key, head, [known for known in (_known(last), signed) if known])
+        known = [one for one in (_known(last), signed) if one is not None]
+        checkpoint = _sign(deps, ledger_id, state.origin, head, known)
         if deps.transparency.add_checkpoint(checkpoint, after=last.size if last is not None else None):
             return checkpoint
     raise BusyError("others are publishing all the time; try again in a moment")
@@ -77,6 +75,8 @@ def step(deps: Dependencies, ledger_id: UUID) -> bool:
 
 def note_of(deps: Dependencies, checkpoint: PublishedCheckpoint) -> str:
     """A published checkpoint as it is sent: with the cosignatures that have arrived."""
+    if checkpoint.cosignatures is not None:
+        return checkpoint.note + checkpoint.cosignatures
     lines = deps.transparency.cosignatures(checkpoint.ledger_id, checkpoint.origin, checkpoint.size)
     return checkpoint.note + "".join(lines)
 
@@ -92,9 +92,14 @@ def _known(last: PublishedCheckpoint | None) -> Checkpoint | None:
     return Checkpoint(last.origin, last.size, last.root) if last is not None else None
 
 
-def _last_signed(deps: Dependencies, ledger_id: UUID, origin: str) -> Checkpoint | None:
-    kept = deps.signed.read(ledger_id, origin)
-    return parse_checkpoint(parse_note(kept[1]).text) if kept is not None else None
+def _look(deps: Dependencies, ledger_id: UUID) -> tuple[LogState, Checkpoint | None]:
+    """The log as the database has it, and what was signed of it last."""
+    state = deps.transparency.log_state(ledger_id, deps.origin)
+    signed = deps.signed.read(ledger_id, state.origin)
+    if signed is not None and signed[0] > state.head.size:
+        # Signed since by somebody else, of a head that was committed before; or the database is an older one.
+        state = deps.transparency.log_state(ledger_id, deps.origin)
+    return state, parse_checkpoint(parse_note(signed[1]).text) if signed is not None else None
 
 
 def _require_growth(
@@ -112,15 +117,14 @@ def _require_growth(
         _refuse(deps, ledger_id, head, f"two checkpoints of {last.size} events are known")
 
 
-def _sign(
-    deps: Dependencies, ledger_id: UUID, key: VerifierKey, head: Head, known: list[Checkpoint]
-) -> PublishedCheckpoint:
+def _sign(deps: Dependencies, ledger_id: UUID, origin: str, head: Head, known: list[Checkpoint]) -> PublishedCheckpoint:
+    key = VerifierKey(origin, ED25519, deps.vault.verifying_key(ledger_id))
     store_tiles(deps, ledger_id, head.size)
     root = root_of(head.frontier)
-    if root_from_tiles(tile_reader(deps, ledger_id, head.size), head.size) != root:
+    if root_from_tiles(tile_reader(deps, ledger_id, head.size, fresh=True), head.size) != root:
         _refuse(deps, ledger_id, head, "its events, or the stored tiles, are not those that its tree was built from")
     for one in known:
-        if root_from_tiles(tile_reader(deps, ledger_id, one.size), one.size) != one.root:
+        if root_from_tiles(tile_reader(deps, ledger_id, one.size, fresh=True), one.size) != one.root:
             _refuse(deps, ledger_id, head, f"its first {one.size} events are not those of which one was signed")
     text = Checkpoint(key.name, head.size, root).text
     note = str(signed_note(text, key, deps.vault.sign(ledger_id, text.encode())))

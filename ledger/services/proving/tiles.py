@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from ledger.domain.tiles import MOST_LEVELS, TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, ReadTiles, Tile, tile_root, width_of
-from ledger.ports import FullTile
+from ledger.ports import FullTile, HashRange
 from ledger.services.dependencies import Dependencies
 
 BATCH: Final = 64
@@ -21,43 +21,50 @@ BATCH: Final = 64
 
 def store_tiles(deps: Dependencies, ledger_id: UUID, size: int) -> None:
     """Store every full tile of the tree of ``size`` leaves that is not stored yet. Several may do so at once."""
+    if size < TILE_WIDTH:
+        return
+    counts = deps.transparency.count_tiles(ledger_id)
     for level in range(MOST_LEVELS):
-        full = size >> (TILE_HEIGHT * (level + 1))
-        stored = deps.transparency.count_tiles(ledger_id, level)
-        if full == 0:
-            return
+        stored, full = counts.get(level, 0), size >> (TILE_HEIGHT * (level + 1))
         while stored < full:
             count = min(BATCH, full - stored)
-            hashes = _hashes(deps, ledger_id, level, stored * TILE_WIDTH, count * TILE_WIDTH)
+            part = (level, stored * TILE_WIDTH, count * TILE_WIDTH)
+            hashes = deps.transparency.hashes(ledger_id, (), [part], fresh=True)[1][part]
             parts = [hashes[at : at + TILE_BYTES] for at in range(0, len(hashes), TILE_BYTES)]
             tiles = [FullTile(level, stored + at, tile_root(part), part) for at, part in enumerate(parts)]
             deps.transparency.add_tiles(ledger_id, tiles)
             stored += count
 
 
-def tile_reader(deps: Dependencies, ledger_id: UUID, size: int) -> ReadTiles:
+def tile_reader(deps: Dependencies, ledger_id: UUID, size: int, *, fresh: bool = False) -> ReadTiles:
     """Reads tiles of the tree of the first ``size`` leaves, which the ledger has and whose full tiles are stored.
 
-    What it gives raises ``ValueError`` for a tile that this tree does not have.
+    What it gives raises ``ValueError`` for a tile that this tree does not have. ``fresh``: nothing from memory.
     """
 
     def read(tiles: Collection[Tile]) -> Mapping[Tile, bytes]:
         for tile in tiles:
             if not 1 <= tile.width <= width_of(tile.level, tile.number, size):
                 raise ValueError(f"{tile.path} is not in a tree of {size} leaves")
-        full = [(tile.level, tile.number) for tile in tiles if tile.width == TILE_WIDTH]
-        stored = {(tile.level, tile.number): tile.hashes for tile in deps.transparency.tiles(ledger_id, full)}
-        return {
-            tile: stored[tile.level, tile.number]
-            if tile.width == TILE_WIDTH and (tile.level, tile.number) in stored
-            else _hashes(deps, ledger_id, tile.level, tile.first, tile.width)
-            for tile in tiles
-        }
+        full = [tile for tile in tiles if tile.width == TILE_WIDTH]
+        edge = [tile for tile in tiles if tile.width != TILE_WIDTH]
+        stored, ranges = deps.transparency.hashes(
+            ledger_id,
+            [(tile.level, tile.number) for tile in full],
+            [_range(tile) for tile in edge],
+            fresh=fresh,
+        )
+        found = {tile: ranges[_range(tile)] for tile in edge}
+        found.update({tile: stored[tile.level, tile.number] for tile in full if (tile.level, tile.number) in stored})
+        missing = [tile for tile in full if tile not in found]
+        if missing:
+            # Nobody has published so far yet.
+            ranges = deps.transparency.hashes(ledger_id, (), [_range(tile) for tile in missing], fresh=fresh)[1]
+            found.update({tile: ranges[_range(tile)] for tile in missing})
+        return found
 
     return read
 
 
-def _hashes(deps: Dependencies, ledger_id: UUID, level: int, first: int, count: int) -> bytes:
-    if level == 0:
-        return deps.transparency.leaf_hashes(ledger_id, first, count)
-    return deps.transparency.tile_roots(ledger_id, level - 1, first, count)
+def _range(tile: Tile) -> HashRange:
+    return tile.level, tile.first, tile.width
