@@ -34,6 +34,11 @@ from ledger.services.proving.proofs import prove_consistency, prove_inclusion
 from ledger.services.proving.publishing import note_of, publish
 
 _COMMITMENT: Final = "name_commitment"
+_ORDER: Final = (
+    *("id", "ledger_id", "subject_ref", _COMMITMENT, "key_ids", "events", "requested_at", "erased_at"),
+    *("position", "leaf", "root", "root_before"),
+)
+"""In which the members of a payload are shown. What is signed has an order of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +171,18 @@ def _link(deps: Dependencies, event: RecordedEvent, payload: JsonObject, publish
 
 def _from_stored(deps: Dependencies, entry: ErasureEntry, stored: StoredReceipt) -> SignedPayload:
     """A receipt as it was first handed out. Raises ``IntegrityError`` for one that the ledger has not signed."""
-    payload: JsonObject = {**json.loads(stored.payload), _COMMITMENT: _commitment(entry)}
+    members: JsonObject = {**json.loads(stored.payload), _COMMITMENT: _commitment(entry)}
+    payload = {name: members[name] for name in sorted(members, key=_place)}
     signature = _sign(deps, entry.ledger_id, payload)
     # Ed25519 signs the same bytes the same way each time. Only the commitment can differ: an erasure that was done
     # again in an older copy of the vault has none any more, and its receipt is signed without.
     if signature != stored.signature and payload != _payload(deps, entry):
         raise IntegrityError("a stored receipt is not what was signed; run `audit-ledger verify`")
     return _with_stored_proof(payload, signature, stored)
+
+
+def _place(member: str) -> int:
+    return _ORDER.index(member) if member in _ORDER else len(_ORDER)
 
 
 def _with_stored_proof(payload: JsonObject, signature: bytes, stored: StoredReceipt) -> SignedPayload:
