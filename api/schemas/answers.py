@@ -280,19 +280,30 @@ class Erasure(Schema):
     unlink_pending = fields.Nested(UnlinkPending, required=True, allow_none=True)
 
 
+class RootProof(Schema):
+    """Links the leaf of a payload, and the roots before it and with it, to a checkpoint. Hashes in base64."""
+
+    index = fields.Integer(required=True)
+    hashes = fields.List(fields.String(metadata={"format": "byte"}), required=True)
+    frontier = fields.List(fields.String(metadata={"format": "byte"}), required=True)
+    consistency = fields.List(fields.String(metadata={"format": "byte"}), required=True)
+
+
 class SignedStatement(Schema):
     """What was signed about an erasure after it was done, such as that it is final."""
 
     payload = fields.Dict(required=True)
+    proof = fields.Nested(RootProof, required=True, allow_none=True)
+    checkpoint = fields.String(required=True, allow_none=True, metadata={"description": "C2SP tlog-checkpoint"})
     signature = fields.String(required=True, metadata={"format": "byte"})
 
 
 class Receipt(Schema):
-    """The signed evidence of an erasure."""
+    """The signed evidence of an erasure. `proof` and `checkpoint` are null while there is no checkpoint that has it."""
 
     payload = fields.Dict(required=True)
-    proof = fields.Raw(required=True, allow_none=True)
-    checkpoint = fields.Raw(required=True, allow_none=True)
+    proof = fields.Nested(RootProof, required=True, allow_none=True)
+    checkpoint = fields.String(required=True, allow_none=True, metadata={"description": "C2SP tlog-checkpoint"})
     signature = fields.String(required=True, metadata={"format": "byte"})
     statements = fields.List(fields.Nested(SignedStatement), required=True)
 

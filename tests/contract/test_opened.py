@@ -19,12 +19,12 @@ from keyvault.signatures import verify_ed25519
 from ledger.domain.catalogue import TypeDraft
 from ledger.domain.checkpoints import open_checkpoint
 from ledger.domain.merkle import hash_leaf, verify_inclusion
-from ledger.domain.notes import from_base64, parse_note
-from ledger.domain.query import EventQuery
+from ledger.domain.notes import NoteSignature, from_base64, parse_note
+from ledger.domain.query import AsOf, EventQuery
 from ledger.errors import NotFoundError
 from ledger.services.evolution.types import register_type
 from ledger.services.proving.answers import ProofKind, ProvenEvent, export_proven, query_proven, show_proven
-from ledger.services.proving.publishing import log_key
+from ledger.services.proving.publishing import log_key, publish
 from ledger.services.read import query_events
 from ledger.storage import tables
 from tests.support.ledgers import PRIVACY_OFFICER, Ledger, a_fact, a_visit
@@ -197,6 +197,21 @@ def test_the_checkpoint_reaches_as_far_as_the_answer_looks(ledger: Ledger) -> No
     for page in (first, second):
         assert set(faults(ledger, render_proven_page(page))) == {None}
         assert int(page.checkpoint.splitlines()[1]) >= page.as_of.position + 1
+
+
+def test_a_checkpoint_that_a_witness_has_cosigned_is_taken_where_it_reaches(ledger: Ledger) -> None:
+    """It shows more than a newer one without; what lies behind it needs the newer one."""
+    ledger.append(a_visit("A"), a_visit("A"))
+    cosigned = publish(ledger.deps, ledger.ledger_id, at_least=2)
+    line = str(NoteSignature("w.example", b"w" * 4, bytes(72)).line)
+    ledger.deps.transparency.add_cosignature(
+        ledger.ledger_id, cosigned.origin, cosigned.size, name="w.example", line=line, timestamp=1
+    )
+    ledger.append(a_fact())
+    publish(ledger.deps, ledger.ledger_id, at_least=3)
+    earlier = page_of(ledger, as_of=AsOf(position=1))
+    assert (earlier["checkpoint"], faults(ledger, earlier)) == (cosigned.note + line, [None, None])
+    assert page_of(ledger)["checkpoint"].splitlines()[1] == "3"
 
 
 def test_one_event_by_its_id(ledger: Ledger) -> None:

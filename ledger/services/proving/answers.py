@@ -20,7 +20,7 @@ from ledger.domain.query import EventQuery, Moment
 from ledger.ports import PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.proofs import prove_inclusion
-from ledger.services.proving.publishing import note_of, publish
+from ledger.services.proving.publishing import log_key, note_of, publish
 from ledger.services.read import export_pinned, get_event, pin_query, query_events
 
 ProofKind = Literal["placed", "opened"]
@@ -68,7 +68,7 @@ def query_proven(
         as_recorded=as_recorded,
         disclosing=kind == "opened",
     )
-    checkpoint = publish(deps, ledger_id, at_least=page.as_of.position + 1)
+    checkpoint = _checkpoint(deps, ledger_id, page.as_of.position + 1)
     events = _proven(deps, checkpoint, page.events, kind)
     return ProvenPage(page.as_of, page.next, note_of(deps, checkpoint), events)
 
@@ -79,7 +79,7 @@ def export_proven(
     """The checkpoint of an export, and its pages as ``export_events`` gives them, with proofs. The checkpoint is pinned
     when it begins, with the moment that it is of."""
     pinned = pin_query(deps, ledger_id, query)
-    checkpoint = publish(deps, ledger_id, at_least=pinned.as_of + 1)
+    checkpoint = _checkpoint(deps, ledger_id, pinned.as_of + 1)
     pages = export_pinned(deps, ledger_id, pinned, as_recorded=as_recorded, disclosing=kind == "opened")
     return note_of(deps, checkpoint), (_proven(deps, checkpoint, page, kind) for page in pages)
 
@@ -89,8 +89,15 @@ def show_proven(
 ) -> tuple[str, ProvenEvent]:
     """One event by its id with its proof, and the checkpoint. Raises ``NotFoundError``."""
     event = get_event(deps, ledger_id, event_id, as_recorded=as_recorded, disclosing=kind == "opened")
-    checkpoint = publish(deps, ledger_id, at_least=event.recorded.position + 1)
+    checkpoint = _checkpoint(deps, ledger_id, event.recorded.position + 1)
     return note_of(deps, checkpoint), _proven(deps, checkpoint, [event], kind)[0]
+
+
+def _checkpoint(deps: Dependencies, ledger_id: UUID, size: int) -> PublishedCheckpoint:
+    """A checkpoint of at least so many events: the last one that a witness has cosigned if it reaches that far, since
+    it shows more; else the newest."""
+    cosigned = deps.transparency.latest_published(ledger_id, log_key(deps, ledger_id).name, cosigned=True)
+    return cosigned if cosigned is not None and cosigned.size >= size else publish(deps, ledger_id, at_least=size)
 
 
 def _proven(
