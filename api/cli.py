@@ -13,7 +13,9 @@ from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
+from api.commands.opened import opened
 from api.commands.proving import checkpoint, proof
+from api.commands.receipt import receipt
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
 from api.commands.vault import vault
@@ -47,6 +49,8 @@ _COMMANDS: Final = (
     audit,
     checkpoint,
     proof,
+    opened,
+    receipt,
     keys,
     epochs,
     backup,

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from ledger.domain.encoding import FORMAT_1, encode_aad
 from ledger.domain.events import PARTS, Envelope, Role
+from ledger.domain.merkle import HASH_BYTES
 from ledger.domain.names import WORD_BYTES, word_fault
 from ledger.errors import UnknownFormatError
 
-HASH_BYTES: Final = 32
 _ID_BYTES: Final = 16
 
 
