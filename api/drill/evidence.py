@@ -13,7 +13,7 @@ from ledger.domain.times import format_time
 from ledger.ports import ErasureEntry
 from ledger.services.erase import RECEIPT_DOMAIN, get_receipt
 from ledger.services.finality import STATEMENT_DOMAIN, WHY_PENDING, canonical_json, final_states
-from ledger.services.verify import verify_ledger
+from ledger.services.verifying.running import verify_ledger
 
 _WAITS: Final = ("shared-place", "keeper-waits", "copies-kept")
 """What the operator has arranged so: it is not a fault of the erasure, and it is not final either."""
