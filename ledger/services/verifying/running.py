@@ -215,7 +215,10 @@ class Verification:
         claim = mark.claim
         self._checkpoints += claim.is_checkpoint
         if claim.root == root:
-            self._fitting, self._fits = claim.size, True
+            self._fits = True
+            # What was not signed can have been altered with the rows, so it vouches for none.
+            if claim.is_checkpoint and self._how.opening:
+                self._fitting = claim.size
         elif (self._fits or not claim.is_checkpoint) and not self.findings.explain(0, claim.size - 1):
             self.findings.add(Finding(min(self._fitting, claim.size - 1), claim.size - 1, claim.what, "tampered"))
             self._fits = False
