@@ -27,7 +27,7 @@ class ShreddedKey:
 
 @dataclass(frozen=True, slots=True)
 class StrangeVersion:
-    """An event whose version is not the number of its stream's events up to it."""
+    """An event whose version does not follow that of the event before it in its stream."""
 
     position: int
     version: int
@@ -52,8 +52,9 @@ class Evidence(Protocol):
         of position. Reads through the whole table."""
 
     def strange_versions(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[StrangeVersion]:
-        """Of the events from ``first`` on and below ``size``: those whose version is not the number of their stream's
-        events up to there, in order of position. What stands before ``first`` counts by its newest version."""
+        """Of the events from ``first`` on and below ``size``: those whose version is not one more than that of the
+        event before them in their stream (the first one's: 1), in order of position. Of what stands before ``first``
+        the newest version counts."""
 
     def shredded_rows(self, ledger_id: UUID, after: bytes | None, limit: int) -> Sequence[ShreddedKey]:
         """The next rows of ``shredded_keys`` in order of key_id."""

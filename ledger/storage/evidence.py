@@ -52,39 +52,32 @@ class SqlEvidence:
         return [(row.position, row.part, row.role, row.key_id) for row in self._long(statement)]
 
     def strange_versions(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[StrangeVersion]:
-        """Events whose version is not their number in their stream."""
+        """Events whose version does not follow that of the event before them in their stream."""
         columns = events.c
         own = (columns.ledger_id == ledger_id, columns.position >= first, columns.position < size)
-        number = sa.func.row_number().over(partition_by=columns.stream_ref, order_by=columns.position)
-        counted = sa.select(columns.stream_ref, columns.position, columns.stream_version, number.label("number"))
-        counted_events = counted.where(*own).cte("counted")
-        source: sa.FromClause = counted_events
-        expected: sa.ColumnElement[int] = counted_events.c.number
-        if first:
-            streams = sa.select(columns.stream_ref).where(*own).distinct().cte("streams")
-            before = events.alias("before")
-            newest = (
-                sa.select(before.c.stream_version)
-                .where(
-                    before.c.ledger_id == ledger_id,
-                    before.c.stream_ref == streams.c.stream_ref,
-                    before.c.position < first,
-                )
-                .order_by(before.c.stream_version.desc())
-                .limit(1)
-                .scalar_subquery()
-            )
-            begun = sa.select(streams.c.stream_ref, sa.func.coalesce(newest, 0).label("version")).cte("begun")
-            source = counted_events.join(begun, begun.c.stream_ref == counted_events.c.stream_ref)
-            expected = counted_events.c.number + begun.c.version
+        previous = sa.func.lag(columns.stream_version).over(partition_by=columns.stream_ref, order_by=columns.position)
+        found = sa.select(columns.stream_ref, columns.position, columns.stream_version, previous.label("previous"))
+        log = found.where(*own).cte("log")
+        before = events.alias("before")
+        newest_before = (
+            sa.select(before.c.stream_version)
+            .where(before.c.ledger_id == ledger_id, before.c.stream_ref == log.c.stream_ref, before.c.position < first)
+            .order_by(before.c.stream_version.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        known = [log.c.previous, newest_before] if first else [log.c.previous]
+        expected = sa.func.coalesce(*known, 0) + 1
         statement = (
-            sa.select(counted_events.c.position, counted_events.c.stream_version, expected.label("expected"))
-            .select_from(source)
-            .where(counted_events.c.stream_version != expected)
-            .order_by(counted_events.c.position)
+            sa.select(log.c.position, log.c.stream_version, expected.label("expected"))
+            .where(log.c.stream_version != expected)
+            .order_by(log.c.position)
             .limit(limit)
         )
-        return [StrangeVersion(row.position, row.stream_version, row.expected) for row in self._long(statement)]
+        return [
+            StrangeVersion(row.position, _number(row.stream_version), _number(row.expected))
+            for row in self._long(statement)
+        ]
 
     def shredded_rows(self, ledger_id: UUID, after: bytes | None, limit: int) -> Sequence[ShreddedKey]:
         """Rows of ``shredded_keys`` in order."""
@@ -148,9 +141,7 @@ class SqlEvidence:
             (_behind_the_end(ledger_id, first, size), BEHIND_THE_END),
             (_not_said_to_end(ledger_id, first, size), NOT_SAID_TO_END),
         ):
-            # SQLite takes anything from a hand.
-            rows = [row.position for row in self._long(statement.limit(limit))]
-            found += [(position if isinstance(position, int) else -1, what) for position in rows]
+            found += [(_number(row.position), what) for row in self._long(statement.limit(limit))]
         return found
 
     def _long(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
@@ -184,10 +175,14 @@ def _select_shredded(ledger_id: UUID) -> sa.Select[Any]:
     )
 
 
+def _number(value: object) -> int:
+    # SQLite takes anything from a hand.
+    return value if isinstance(value, int) else -1
+
+
 def _shredded_from(row: sa.Row[Any]) -> ShreddedKey:
-    position = row.position if isinstance(row.position, int) else -1
     key_id = row.key_id if isinstance(row.key_id, bytes) else b""
-    return ShreddedKey(key_id, position, row.erasure_id, bool(row.recorded))
+    return ShreddedKey(key_id, _number(row.position), row.erasure_id, bool(row.recorded))
 
 
 def _ends_without_event(ledger_id: UUID) -> sa.Select[Any]:

@@ -51,7 +51,7 @@ def of(table: sa.Table, make: Callable[[sa.Table], Any], ledger: Ledger, *condit
 
 
 def write_log(ledger: Ledger, events: list[RecordedEvent]) -> None:
-    """Put another log in place of the ledger's: rows, leaf hashes, keys, roots of erasures and head all fit together."""
+    """Put another log in place of the ledger's: rows, leaf hashes, keys, roots of erasures and head fit together."""
     size = 0
     frontier: tuple[bytes, ...] = ()
     statements = [of(table, sa.delete, ledger) for table in (tables.events, tables.event_keys, tables.erasure_roots)]
@@ -265,20 +265,22 @@ ATTACKS: dict[str, Attack] = {
         lambda one: delete_row(one, VICTIM, tables.event_keys), {(VICTIM, VICTIM, "missing row")}
     ),
     "delete a row in the middle and close the gap": Attack(
-        lambda one: without(one, VICTIM), {(6, 6, None), (9, 9, None), (10, 10, None)}
+        lambda one: without(one, VICTIM), {(6, 6, None), (10, 10, None)}
     ),
     "insert a row, and rebuild all": Attack(insert, {(9, 9, "tampered")}),
     "renumber, and rebuild all": Attack(renumber, {(0, SIZE - 1, "tampered")}),
     "replace a leaf hash": Attack(edit(leaf_hash=b"x" * 32), TAMPERED),
     "replace a leaf hash, and sign falsely": Attack(sign_falsely, {(0, SIZE - 1, None), (0, SIZE - 1, "tampered")}),
     "change a key id": Attack(
-        lambda one: rewrite(one, VICTIM, lambda event: with_key(event, b"k" * 32)), {(VICTIM, VICTIM, "missing key")}
+        lambda one: rewrite(one, VICTIM, lambda event: with_key(event, b"k" * 32)),
+        {(VICTIM, VICTIM, "missing key"), (0, SIZE - 1, "tampered")},
     ),
     "change a key id to another person's": Attack(
         lambda one: rewrite(one, VICTIM, lambda event: with_key(event, one.key_of("patient:C"))), TAMPERED
     ),
     "change a key id to a dead one": Attack(
-        lambda one: rewrite(one, 7, lambda event: with_key(event, one.key_of("patient:A"))), {(7, 7, "erased")}
+        lambda one: rewrite(one, 7, lambda event: with_key(event, one.key_of("patient:A"))),
+        {(7, 7, "erased"), (0, SIZE - 1, "tampered")},
     ),
     "delete a shredded key": Attack(
         lambda one: one.backend.tamper(of(tables.shredded_keys, sa.delete, one)),
@@ -315,9 +317,10 @@ ATTACKS: dict[str, Attack] = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_is_found_and_names_the_event(target: Ledger, name: str) -> None:
-    """I10: never a good report, and the right position with the right verdict."""
+    """I10: never a good report; the right position with the right verdict; and no other event is accused."""
     ATTACKS[name].do(target)
     report = target.verify()
     named = {(finding.position, finding.last, finding.verdict) for finding in report.findings}
     assert not report.intact
-    assert ATTACKS[name].named <= named, (named, [(f.position, f.last, f.what) for f in report.findings])
+    assert ATTACKS[name].named <= named
+    assert {one for one in named if one[2] is not None} == {one for one in ATTACKS[name].named if one[2] is not None}

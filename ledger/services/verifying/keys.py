@@ -20,12 +20,11 @@ from ledger.domain.fingerprint import MODULUS
 from ledger.domain.query import EventFilter
 from ledger.domain.verdicts import MOST_LISTED, Findings, at
 from ledger.services.dependencies import Dependencies
-from ledger.services.verifying.ranges import RANGE
 
 WRONG_KEYS: Final = "its rows in event_keys are not its parts' keys"
 STRAY_KEY: Final = "event_keys has a row here that belongs to no part"
 
-_RANGE_BITS: Final = RANGE.bit_length() - 1
+MOST_SHARES: Final = 256
 _EVENTS_AT_ONCE: Final = 1000
 
 
@@ -40,24 +39,26 @@ class KeysResult:
 
 @dataclass(frozen=True, slots=True)
 class KeysJob:
-    """Add up the rows whose key_id lies between two bounds. ``size``: of the ledger as it is checked."""
+    """Add up the rows whose key_id lies between two bounds. ``size``: of the ledger as it is checked; ``width``: of
+    a range of positions, a power of two."""
 
     ledger_id: UUID
     first: bytes | None
     beyond: bytes | None
     size: int
+    width: int
     key: bytes
 
     def work(self, deps: Dependencies) -> KeysResult:
         """Do it."""
         sums: dict[int, int] = defaultdict(int)
         outside: list[int] = []
-        key, size = self.key, self.size
+        key, size, bits = self.key, self.size, self.width.bit_length() - 1
         for records in deps.store.key_records(self.ledger_id, self.first, self.beyond):
             for record in records:
                 position = int.from_bytes(record[4:12], "big")
                 if position < size:
-                    sums[position >> _RANGE_BITS] += int.from_bytes(sha256(key + record).digest(), "big")
+                    sums[position >> bits] += int.from_bytes(sha256(key + record).digest(), "big")
                 else:
                     # Negative ones are the largest.
                     outside.append(position)
@@ -65,12 +66,12 @@ class KeysJob:
         return KeysResult({number: one % MODULUS for number, one in sums.items()}, outside)
 
 
-def key_jobs(ledger_id: UUID, size: int, key: bytes) -> Iterator[KeysJob]:
+def key_jobs(ledger_id: UUID, size: int, width: int, key: bytes) -> Iterator[KeysJob]:
     """All of them: key ids are random, so equal shares of what they can be are equal shares of the rows."""
-    shares = min(256, 1 << max(0, size.bit_length() - _RANGE_BITS))
+    shares = min(MOST_SHARES, 1 << (size // width).bit_length())
     bounds = [bytes([number * 256 // shares]) for number in range(1, shares)]
     for first, beyond in zip([None, *bounds], [*bounds, None], strict=True):
-        yield KeysJob(ledger_id, first, beyond, size, key)
+        yield KeysJob(ledger_id, first, beyond, size, width, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class NamingJob:
         """Do it."""
         findings = Findings()
         rows: dict[int, set[tuple[int, int, bytes]]] = defaultdict(set)
-        most = RANGE * PARTS
+        most = (self.beyond - self.first) * PARTS
         for position, part, role, key_id in deps.store.key_rows_in(self.ledger_id, self.first, self.beyond - 1, most):
             rows[position].add((part, role, key_id))
         for first in range(self.first, self.beyond, _EVENTS_AT_ONCE):

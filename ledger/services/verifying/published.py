@@ -17,6 +17,7 @@ from ledger.services.proving.publishing import log_name
 
 ERASURE_ROOT: Final = "a row here is not the one that the tree was built from, or the root of this erasure was altered"
 CHECKPOINT: Final = "a row here is not the one of which a checkpoint was signed"
+SIGNED: Final = "a row here is not the one of which the checkpoint was signed that is kept outside of the databases"
 
 _PAGE: Final = 500
 _LAST: Final = "\U0010ffff"

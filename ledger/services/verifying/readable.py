@@ -109,6 +109,8 @@ def _judge_part(event: RecordedEvent, number: int, keys: Keys, how: How) -> _Jud
     view = keys.views.get(part.key_id)
     if view is not None and view.status == "restricted":
         return "restricted", ""
+    if view is not None and view.status == "fenced" and part.key_id in keys.said_dead:
+        return "erased", ""
     if view is None or view.key is None:
         what = "the key is missing" if view is None else f"the vault says that the key is {view.status}"
         return "missing key", f"part {number}: {what}, and the ledger has no record that it was shredded"

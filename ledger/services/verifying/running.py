@@ -27,8 +27,8 @@ from ledger.errors import IntegrityError, InvalidError
 from ledger.services.dependencies import Dependencies
 from ledger.services.verifying.books import BooksJob
 from ledger.services.verifying.chunks import How
-from ledger.services.verifying.keys import STRAY_KEY, KeysResult, NamingJob, key_jobs
-from ledger.services.verifying.published import CHECKPOINT, Claim, Published
+from ledger.services.verifying.keys import STRAY_KEY, KeysJob, KeysResult, NamingJob, key_jobs
+from ledger.services.verifying.published import SIGNED, Claim, Published
 from ledger.services.verifying.ranges import RANGE, Mark, RangeJob, RangeResult
 
 T_co = TypeVar("T_co", covariant=True)
@@ -83,6 +83,7 @@ class Verified:
     sums: tuple[tuple[int, int], ...]
     opened: bool
     at: int
+    width: int = RANGE
 
 
 def _nobody(_: Verified) -> None:
@@ -98,14 +99,15 @@ def verify_ledger(
     workers: Workers | None = None,
     since: Verified | None = None,
     keep: Callable[[Verified], None] = _nobody,
+    width: int = RANGE,
 ) -> VerifyReport:
     """Check all that is known of a ledger.
 
     ``opening`` False: parts are not opened and signatures not checked, so that no KEK is needed. ``since``: rows that
-    were verified then are not read again. ``keep`` is told how far everything is right, now and then. Raises errors of
-    dependencies: a vault that is down is no verdict.
+    were verified then are not read again. ``keep`` is told how far everything is right, now and then. ``width``: of a
+    piece of work, in positions; a power of two. Raises errors of dependencies: a vault that is down is no verdict.
     """
-    verification = Verification(deps, ledger_id, opening=opening, since=since)
+    verification = Verification(deps, ledger_id, opening=opening, since=since, width=width)
     hands = workers if workers is not None else Here(deps)
     for result in hands.results(verification.range_jobs()):
         verification.take_range(result)
@@ -113,7 +115,7 @@ def verify_ledger(
             keep(verification.so_far())
         progress(result.beyond, verification.head.size)
     verification.check_ends()
-    for sums in hands.results(key_jobs(ledger_id, verification.head.size, verification.key)):
+    for sums in hands.results(verification.key_jobs()):
         verification.take_keys(sums)
     for findings in hands.results(verification.naming_jobs()):
         verification.findings.take(findings)
@@ -125,7 +127,16 @@ def verify_ledger(
 class Verification:
     """What is known while a ledger is verified. The tree is built in order of position, whoever hashed its pieces."""
 
-    def __init__(self, deps: Dependencies, ledger_id: UUID, *, opening: bool, since: Verified | None = None) -> None:
+    def __init__(
+        self,
+        deps: Dependencies,
+        ledger_id: UUID,
+        *,
+        opening: bool,
+        since: Verified | None = None,
+        width: int = RANGE,
+    ) -> None:
+        self._width = width
         self._deps = deps
         self._ledger_id = ledger_id
         self.head: Head = deps.store.head(ledger_id, settled=True)
@@ -147,7 +158,7 @@ class Verification:
             self._go_on_from(since)
 
     def _go_on_from(self, since: Verified) -> None:
-        if since.ledger_id != self._ledger_id or len(since.key) != KEY_BYTES:
+        if (since.ledger_id, since.width, len(since.key)) != (self._ledger_id, self._width, KEY_BYTES):
             raise InvalidError("what is kept of an earlier run is of another ledger; name another file")
         if self._how.opening and not since.opened:
             raise InvalidError("the earlier run has not opened the parts: go on without opening, or name another file")
@@ -174,7 +185,7 @@ class Verification:
         if signed.size > self.head.size:
             self._cut_off(signed.size, "signed")
             return []
-        return [Claim(signed.size, signed.root, CHECKPOINT, is_checkpoint=True)]
+        return [Claim(signed.size, signed.root, SIGNED)]
 
     def _cut_off(self, size: int, how: str) -> None:
         what = f"a checkpoint of {size} events was {how}, and the ledger has {self.head.size}: it was cut off"
@@ -184,9 +195,9 @@ class Verification:
         """All ranges from where the earlier run ended. Only the first one can begin within a range."""
         first, tree = self._first, (self._size, self._frontier)
         while first < self.head.size:
-            beyond = min((first // RANGE + 1) * RANGE, self.head.size)
+            beyond = min((first // self._width + 1) * self._width, self.head.size)
             claims = tuple(claim for claim in self._claims if first < claim.size <= beyond)
-            yield RangeJob(self._ledger_id, first, beyond, self._how, tree if first % RANGE else (0, ()), claims)
+            yield RangeJob(self._ledger_id, first, beyond, self._how, tree if first % self._width else (0, ()), claims)
             first = beyond
 
     def take_range(self, result: RangeResult) -> None:
@@ -197,9 +208,9 @@ class Verification:
             self._last_time = result.last_time
         self.findings.take(result.findings)
         self._counts += result.counts
-        number = result.first // RANGE
+        number = result.first // self._width
         self._sums[number] = (self._sums.get(number, 0) + result.keys) % MODULUS
-        whole = result.first % RANGE == 0
+        whole = result.first % self._width == 0
         for mark in result.marks:
             further = mark.claim.size - result.first
             frontier = join(self._size, self._frontier, further, mark.frontier)[1] if whole else mark.frontier
@@ -240,6 +251,7 @@ class Verification:
             sums,
             self._how.opening,
             self._deps.clock(),
+            self._width,
         )
 
     def check_ends(self) -> None:
@@ -278,6 +290,10 @@ class Verification:
                 self.findings.add(Finding(first, last, what, "tampered"))
             first = last + 1
 
+    def key_jobs(self) -> Iterator[KeysJob]:
+        """All of ``event_keys``, whatever was read before."""
+        return key_jobs(self._ledger_id, self.head.size, self._width, self.key)
+
     def take_keys(self, result: KeysResult) -> None:
         """Add up what was found in ``event_keys``."""
         self._key_sums.update(result.sums)
@@ -292,8 +308,8 @@ class Verification:
                 self.findings.add(at(signed, STRAY_KEY))
         for number in sorted({*self._sums, *self._key_sums}):
             if (self._sums.get(number, 0) - self._key_sums[number]) % MODULUS:
-                beyond = min((number + 1) * RANGE, self.head.size)
-                yield NamingJob(self._ledger_id, number * RANGE, beyond)
+                first = number * self._width
+                yield NamingJob(self._ledger_id, first, min(first + self._width, self.head.size))
 
     def books_job(self) -> BooksJob:
         """The comparison of what is kept beside the events."""
@@ -305,7 +321,7 @@ class Verification:
             self.head.size,
             root_of(self._frontier),
             root_of(self.head.frontier),
-            tuple(sorted(self.findings.listed, key=lambda finding: finding.position)),
+            tuple(sorted(self.findings.listed, key=lambda one: (one.position, one.last, one.what))),
             self._counts,
             self.findings.number,
             self._first,
