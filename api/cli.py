@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from api.commands.access import keys, ledgers
-from api.commands.asking import query, verify
+from api.commands.asking import query
 from api.commands.audit import audit
 from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
@@ -19,6 +19,7 @@ from api.commands.receipt import receipt
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
 from api.commands.vault import vault
+from api.commands.verifying import verify
 from api.commands.witness import witness
 from api.commands.worker import worker
 

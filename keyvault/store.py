@@ -208,6 +208,14 @@ def fences_by_id(connection: Connection, ledger_id: UUID, key_ids: Collection[by
     return found
 
 
+def fences_after(connection: Connection, ledger_id: UUID, after: bytes | None, limit: int) -> Sequence[FenceRow]:
+    """The next fences of a ledger in order of their keys."""
+    statement = select(fences).where(fences.c.ledger_id == ledger_id).order_by(fences.c.key_id).limit(limit)
+    if after is not None:
+        statement = statement.where(fences.c.key_id > after)
+    return [_fence_row(row) for row in connection.execute(statement)]
+
+
 def insert_fences(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Fences, where there are none of these keys yet."""
     insert_missing(connection, fences, [dict(row) for row in rows])

@@ -44,8 +44,9 @@ from keyvault.journal import Journal
 from keyvault.keyring import LEDGER_SECRETS, SERVICE, Keyring, LedgerKeys
 from keyvault.providers import KeyProvider
 from keyvault.reinstating import ReinstatementRequest
+from keyvault.signatures import verify_ed25519
 from keyvault.signed_checkpoints import SignedCheckpointFolder
-from keyvault.store import SecretRow
+from keyvault.store import FenceRow, SecretRow
 from keyvault.values import (
     ErasureEntry,
     Finality,
@@ -142,6 +143,11 @@ class Vault:
         """The 64-byte Ed25519 signature of ``message`` by the ledger's signing key."""
         return self._signing_key(ledger_id).sign(message)
 
+    @staticmethod
+    def check_signature(public_key: bytes, signature: bytes, message: bytes) -> None:
+        """Raise ``ValueError`` unless the 64-byte Ed25519 signature of the message is by this 32-byte key."""
+        verify_ed25519(public_key, signature, message)
+
     def derive_ids(self, ledger_id: UUID, label: str, numbers: Sequence[int]) -> Sequence[UUID]:
         """Event ids from label and numbers, not to be guessed back without the ledger's name key."""
         ledger = self._ledger_keys(ledger_id)
@@ -203,6 +209,15 @@ class Vault:
         return self._reread(
             lambda: lookup.look_up_keys(self.engine, self._keyring, ledger_id, key_ids, recording=recording)
         )
+
+    def fences(self, ledger_id: UUID, after: bytes | None, limit: int) -> Sequence[FenceRow]:
+        """The next fences of a ledger in order of their keys."""
+        return database.read(self.engine, lambda connection: store.fences_after(connection, ledger_id, after, limit))
+
+    def fenced(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Collection[bytes]:
+        """Those of these keys that have a fence."""
+        found = database.read(self.engine, lambda connection: store.fences_by_id(connection, ledger_id, key_ids))
+        return frozenset(row.key_id for row in found)
 
     # Derived documents
 

@@ -28,6 +28,7 @@ from ledger.domain.projection import Projection
 from ledger.domain.query import DEFAULT_LIMIT, AsOf, EventQuery, NameOrRef
 from ledger.domain.subscription import DEFAULT_PARTITIONS, DEFAULT_TRIES
 from ledger.domain.upcasting import Upcast, Upcasters
+from ledger.domain.verdicts import VerifyReport
 from ledger.ports import Subscription
 from ledger.services.append import AppendResult, append_events
 from ledger.services.commanding import processes
@@ -47,7 +48,7 @@ from ledger.services.timetravel.diff import DiffPage, Moments, diff_category, di
 from ledger.services.timetravel.history import HistoryPage, field_history
 from ledger.services.timetravel.state import StateAsOf, stream_state
 from ledger.services.timetravel.states import StatesPage, stream_states
-from ledger.services.verify import VerifyReport, verify_ledger
+from ledger.services.verifying.running import verify_ledger
 
 Name = str | bytes
 """Somebody, or a stream: by name, or by ref (16 bytes)."""

@@ -1,10 +1,8 @@
-"""``query`` and ``verify``."""
+"""``query``."""
 
 from __future__ import annotations
 
-import base64
 import json
-import sys
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
@@ -12,12 +10,11 @@ from typing import Any
 import click
 
 from api.commands.parameters import NAMES_NOTE, moment, name_or_ref, stream_ref, subject_ref, time, who_options
-from api.commands.session import CommandError, opened, the_ledger
+from api.commands.session import opened, the_ledger
 from api.rendering import render_event, render_proven_event
 from ledger.domain.query import EventQuery
 from ledger.services.proving.answers import ProofKind, ProvenEvent, export_proven
 from ledger.services.read import export_events
-from ledger.services.verify import Progress, VerifyReport, verify_ledger
 
 
 @click.command(epilog=NAMES_NOTE, short_help="Print the events that match.")
@@ -88,62 +85,3 @@ def _question(asked: dict[str, Any]) -> EventQuery:
     for field in ("stream", "subject", "actor", "involving"):
         asked[field] = name_or_ref(field, asked[field], asked.pop(f"{field}_ref"))
     return EventQuery(**asked)
-
-
-@click.command(short_help="Check every row against its leaf and the root.")
-@click.option("--ledger", "ledger_name", required=True, help="The ledger to check.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def verify(ledger_name: str, *, as_json: bool) -> None:
-    """Recompute every leaf and the Merkle root from the rows, and name every position that is wrong.
-
-    Exit status 0 only if the ledger is intact. That rows and head were not both built anew can be told only by somebody
-    who kept an earlier root: compare it.
-    """
-    with opened() as service:
-        ledger = the_ledger(service, ledger_name)
-        if sys.stderr.isatty():
-            with click.progressbar(length=1, label="verifying", file=sys.stderr) as bar:
-                report = verify_ledger(service.deps, ledger.ledger_id, _show(bar))
-        else:
-            report = verify_ledger(service.deps, ledger.ledger_id, lambda *_: None)
-    click.echo(_as_json(ledger_name, report) if as_json else _as_text(report))
-    if not report.intact:
-        raise CommandError(f"the ledger {ledger_name!r} is not intact: keep its databases as evidence")
-
-
-def _show(bar: Any) -> Progress:
-    def show(checked: int, size: int) -> None:
-        bar.length = size
-        bar.update(checked - bar.pos)
-
-    return show
-
-
-def _as_json(ledger_name: str, report: VerifyReport) -> str:
-    findings = [{"position": item.position, "last": item.last, "what": item.what} for item in report.findings]
-    result = {
-        "ledger": ledger_name,
-        "size": report.size,
-        "root": root_text(report.root),
-        "head_root": root_text(report.head_root),
-        "intact": report.intact,
-        "findings": findings,
-    }
-    return json.dumps(result)
-
-
-def _as_text(report: VerifyReport) -> str:
-    lines = [f"size {report.size}", f"root {root_text(report.root)}"]
-    if report.root != report.head_root:
-        lines.append(f"wrong: the head says that the root is {root_text(report.head_root)}")
-    for item in report.findings:
-        where = (
-            f"position {item.position}" if item.position == item.last else f"positions {item.position} to {item.last}"
-        )
-        lines.append(f"wrong: {where}: {item.what}")
-    return "\n".join([*lines, "intact"] if report.intact else lines)
-
-
-def root_text(root: bytes) -> str:
-    """A root as checkpoints show it."""
-    return base64.b64encode(root).decode()

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from api.commands.asking import root_text
 from api.commands.session import CommandError, opened, the_ledger
 from api.importing import (
     LABEL_PREFIX,
@@ -26,6 +25,7 @@ from api.importing import (
     read_event,
     read_row,
 )
+from api.verification import root_text
 from keyvault.errors import VaultUnavailableError
 from ledger.domain.events import OPERATOR
 from ledger.domain.merkle import root_of

@@ -14,7 +14,7 @@ from ledger.domain.times import format_time
 from ledger.ports import ErasureEntry
 from ledger.services.finality import WHY_PENDING, final_states
 from ledger.services.receipts import get_receipt
-from ledger.services.verify import verify_ledger
+from ledger.services.verifying.running import verify_ledger
 
 _WAITS: Final = ("shared-place", "keeper-waits", "copies-kept")
 """What the operator has arranged so: it is not a fault of the erasure, and it is not final either."""

@@ -25,6 +25,7 @@ _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _I64: Final = struct.Struct(">q")
 _PART_HEADER: Final = struct.Struct(">B32sI")
+_KEY_RECORD: Final = struct.Struct(">I8sIHIHI32s")
 
 
 def _word(text: str) -> bytes:
@@ -199,3 +200,9 @@ def decode_plaintext(plaintext: bytes) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise ValueError("the plaintext of a part is not a JSON object")
     return members
+
+
+def key_record(position: bytes, part: int, role: int, key_id: bytes) -> bytes:
+    """A row of ``event_keys`` to be compared: position, part, role and key_id, each behind its length, as PostgreSQL
+    gives such a row in binary."""
+    return _KEY_RECORD.pack(8, position, 2, part, 2, role, 32, key_id)

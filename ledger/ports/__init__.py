@@ -24,6 +24,7 @@ from ledger.ports.derived import (
     Timer,
     Timers,
 )
+from ledger.ports.evidence import Evidence, LeafRow, ShreddedKey, StrangeVersion
 from ledger.ports.guard import Lost, LostErasure, Restored, RestoreGuard, VaultMarks
 from ledger.ports.outside import Alarms, Clock, Entropy
 from ledger.ports.overview import Follower, Overview
@@ -43,6 +44,7 @@ from ledger.ports.vault import (
     DestroyedEpoch,
     Document,
     ErasureEntry,
+    Fence,
     Finality,
     KeyStatus,
     KeyVault,
@@ -69,7 +71,12 @@ __all__ = [
     "StoredReceipt",
     "Transparency",
     "DestroyedEpoch",
+    "Evidence",
+    "Fence",
+    "LeafRow",
     "Lost",
+    "ShreddedKey",
+    "StrangeVersion",
     "LostErasure",
     "Mark",
     "RestoreGuard",

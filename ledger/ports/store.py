@@ -12,6 +12,7 @@ from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.marks import VaultMark
 from ledger.domain.query import EventFilter, Place
+from ledger.ports.evidence import Evidence
 from ledger.ports.overview import Overview
 from ledger.ports.streams import Streams
 
@@ -86,7 +87,7 @@ class HeadLock(Protocol):
         the tree ``before``."""
 
 
-class Store(Streams, Overview, Protocol):
+class Store(Streams, Overview, Evidence, Protocol):
     """The ledger database.
 
     Durability: what a call (or a block of ``locked_head``) has returned from survives a crash of process and server

@@ -170,6 +170,15 @@ class Document:
     aad: bytes
 
 
+class Fence(Protocol):
+    """The vault's record that a key is gone."""
+
+    @property
+    def key_id(self) -> bytes: ...
+    @property
+    def erasure_id(self) -> UUID: ...
+
+
 class ErasureEntry(Protocol):
     """An erasure as the vault keeps it, from its first step on."""
 
@@ -304,6 +313,10 @@ class KeyVault(Protocol):
     def sign(self, ledger_id: UUID, message: bytes) -> bytes:
         """The 64-byte Ed25519 signature of ``message`` by the ledger's signing key."""
 
+    def check_signature(self, public_key: bytes, signature: bytes, message: bytes) -> None:
+        """Raise ``ValueError`` unless the 64-byte Ed25519 signature of the message is by this 32-byte key. Needs
+        neither database nor key provider."""
+
     def derive_ids(self, ledger_id: UUID, label: str, numbers: Sequence[int]) -> Sequence[UUID]:
         """Event ids (UUID version 8) from HMAC(name key, "event-id" ‖ 0 ‖ label ‖ 0 ‖ number as u64): the same for the
         same arguments, and not to be guessed back without the key."""
@@ -350,6 +363,12 @@ class KeyVault(Protocol):
         """What is known of these keys now, in one round trip. Whether a key exists is read from the database each
         time. With ``recording`` the key of a restricted subject is ``living``: for an append that has only a ref and
         needs the name to seal it again. What it opens must be shown to nobody."""
+
+    def fences(self, ledger_id: UUID, after: bytes | None, limit: int) -> Sequence[Fence]:
+        """The next fences of a ledger in order of key_id, from the one behind ``after``."""
+
+    def fenced(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Collection[bytes]:
+        """Those of these keys that have a fence."""
 
     def seal_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
         """Seal derived documents, each under a key from *all* the keys that went into it; every call gives other bytes.

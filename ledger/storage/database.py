@@ -117,6 +117,15 @@ def one_of(connection: Connection, column: Column[Any], values: Sequence[Any]) -
     return column.in_(values)
 
 
+def one_of_hashes(connection: Connection, column: Column[bytes], hashes: Sequence[bytes]) -> ColumnElement[bool]:
+    """The same for columns of 32 bytes each, of which there can be thousands: to PostgreSQL they go as one value, since
+    its driver takes longer over each element of an array than ``verify`` has for an event."""
+    if connection.dialect.name != "postgresql":
+        return column.in_(hashes)
+    number = sa.func.generate_series(0, len(hashes) - 1).column_valued("number")
+    return column.in_(sa.select(sa.func.substr(sa.literal(b"".join(hashes), sa.LargeBinary), number * 32 + 1, 32)))
+
+
 def insert_missing(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
     """Insert a row, unless one with its key is there. Whoever loses a race sees the winner's row in the next
     statement."""
@@ -156,6 +165,14 @@ def see_one_moment(connection: Connection) -> None:
     """Let all statements of a read transaction see the same moment. Its first statement; in SQLite they do anyway."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def take_long(connection: Connection) -> None:
+    """Let statements of this transaction go through a whole table, however large it is."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        # Between two of its batches ``verify`` does its own work, which can wait for a slow key provider.
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def for_migration(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavai
 from ledger.ports import ErasureRoots, KeyRow, KeyUsage, Shredding
 from ledger.storage import rows, selection, statements
 from ledger.storage.database import look, one_of, read, reading, writing
+from ledger.storage.evidence import SqlEvidence
 from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
 from ledger.storage.overview import SqlOverview
@@ -35,7 +36,7 @@ from ledger.storage.tables import (
 from ledger.storage.wakeups import wakeups_of
 
 
-class SqlStore(SqlStreams, SqlOverview):
+class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
     """One engine, shared by threads; every method is one short transaction."""
 
     def __init__(self, engine: Engine) -> None:

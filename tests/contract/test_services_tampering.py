@@ -14,7 +14,7 @@ from api.rendering import render_page
 from ledger.domain.events import OpenedEvent, RecordedEvent, Role, SealedPart
 from ledger.domain.query import EventQuery
 from ledger.services.read import get_event, query_events
-from ledger.services.verify import verify_ledger
+from ledger.services.verifying.running import verify_ledger
 from ledger.storage import tables
 from tests.support.ledgers import Ledger, a_fact, a_visit, reasons
 

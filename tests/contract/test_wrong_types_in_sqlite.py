@@ -11,7 +11,7 @@ from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery
 from ledger.services.append import append_events
 from ledger.services.read import query_events
-from ledger.services.verify import verify_ledger
+from ledger.services.verifying.running import verify_ledger
 from ledger.storage.tables import events
 from tests.support.service import event, new_ledger, open_service, set_up, sqlite_place
 

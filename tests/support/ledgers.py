@@ -28,13 +28,14 @@ from ledger.domain.ids import uuid7
 from ledger.domain.intake import parse_batch
 from ledger.domain.merkle import hash_leaf
 from ledger.domain.query import EventFilter, EventQuery, NameOrRef
+from ledger.domain.verdicts import VerifyReport
 from ledger.ports import KeyVault, Store
 from ledger.services.append import AppendResult, append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
 from ledger.services.ledgers import create_ledger
 from ledger.services.read import query_events
-from ledger.services.verify import VerifyReport, verify_ledger
+from ledger.services.verifying.running import verify_ledger
 from ledger.storage import rows, tables
 from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine, refuse_changes

@@ -16,10 +16,11 @@ from keyvault.vault import Vault
 from ledger.domain.access import LedgerInfo
 from ledger.domain.events import NewEvent
 from ledger.domain.intake import parse_event
+from ledger.domain.verdicts import VerifyReport
 from ledger.ports import KeyVault, Store
 from ledger.services.dependencies import Dependencies
 from ledger.services.ledgers import create_ledger
-from ledger.services.verify import VerifyReport, verify_ledger
+from ledger.services.verifying.running import verify_ledger
 from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine
 from ledger.storage.derived import open_derived

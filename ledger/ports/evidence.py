@@ -1,0 +1,75 @@
+"""What ``verify`` reads of the ledger database, in the forms in which it is checked quickest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from ledger.ports.transparency import FullTile
+
+LeafRow = tuple[bytes, bytes, bytes, bytes, bytes]
+"""A row of ``events`` in the bytes of its leaf: position (8), what is hashed of the leaf up to its parts (0x00, then
+the leaf), recorded-at (8), the stored leaf hash, the column ``sealed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShreddedKey:
+    """A row of ``shredded_keys``. ``recorded``: the event that it names is a ``SubjectErased`` of this id and, as
+    ``event_keys`` has it, shreds this key."""
+
+    key_id: bytes
+    position: int
+    erasure_id: UUID
+    recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StrangeVersion:
+    """An event whose version does not follow that of the event before it in its stream."""
+
+    position: int
+    version: int
+    expected: int
+
+
+class Evidence(Protocol):
+    """Reads for ``verify``. Each is one statement, however large the ledger, and sees what was committed before it.
+    Raises ``StoreUnavailableError``."""
+
+    def leaf_rows(self, ledger_id: UUID, first: int, last: int) -> Sequence[LeafRow] | None:
+        """The rows at the positions from ``first`` to ``last``, in order, as far as they exist. None when one of them
+        holds something that no leaf can."""
+
+    def key_records(self, ledger_id: UUID, first: bytes | None, beyond: bytes | None) -> Iterator[Sequence[bytes]]:
+        """The rows of ``event_keys`` whose key_id is not below ``first`` and is below ``beyond`` (None: whatever it
+        is), some at a time, in any order: each as ``key_record`` writes it. A row that it cannot have written becomes
+        something that it cannot write either."""
+
+    def key_rows_in(self, ledger_id: UUID, first: int, last: int, limit: int) -> Sequence[tuple[int, int, int, bytes]]:
+        """Rows of ``event_keys`` (position, part, role, key_id) at the positions from ``first`` to ``last``, in order
+        of position. Reads through the whole table."""
+
+    def strange_versions(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[StrangeVersion]:
+        """Of the events from ``first`` on and below ``size``: those whose version is not one more than that of the
+        event before them in their stream (the first one's: 1), in order of position. Of what stands before ``first``
+        the newest version counts."""
+
+    def shredded_rows(self, ledger_id: UUID, after: bytes | None, limit: int) -> Sequence[ShreddedKey]:
+        """The next rows of ``shredded_keys`` in order of key_id."""
+
+    def shredded_among(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, ShreddedKey]:
+        """The rows of ``shredded_keys`` of these keys."""
+
+    def roots_of(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, bytes]:
+        """The rows of ``erasure_roots`` of these erasures."""
+
+    def roots_without_event(self, ledger_id: UUID, limit: int) -> Sequence[UUID]:
+        """The ids in ``erasure_roots`` under which no ``SubjectErased`` is recorded."""
+
+    def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
+        """The stored tiles of a level from this number on, as far as there are any, in order."""
+
+    def strange_ends(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[tuple[int, str]]:
+        """What does not fit ``closed_streams``, from position ``first`` on and below ``size``: (position, what)."""
