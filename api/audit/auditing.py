@@ -138,15 +138,16 @@ class Audit:
             if number % SAVE_EVERY == 0:
                 self._save()
         if memory.progress.root != target.root:
+            served = memory.progress.root
             memory.progress = memory.verified
             self._save()
-            raise self._what_contradicts(note, target)
+            raise self._what_contradicts(note, target, served)
         memory.checkpoint, memory.verified = note, memory.progress
         self._save()
 
-    def _what_contradicts(self, note: str, target: Checkpoint) -> FindingError:
-        """The fetched hashes do not give the root. Either they are not those of the checkpoint, or its tree is not the
-        one that begins with what was seen."""
+    def _what_contradicts(self, note: str, target: Checkpoint, served: bytes) -> FindingError:
+        """The fetched hashes do not give the root, but ``served``. Either they are not those of the checkpoint, or its
+        tree is not the one that begins with what was seen."""
         known = self._memory.verified
         try:
             if root_from_tiles(self._log.read, target.size) != target.root:
@@ -168,12 +169,13 @@ class Audit:
                     shown = [f"Its first {known.size} events have the root {to_base64(other)}. Proof of consistency:"]
                     text = "\n".join([*shown, *map(to_base64, proof), "", _notes(self._memory.checkpoint, note)])
                     return self._finding("fork", target, detail, text)
-        except IntegrityError as error:
+        except (IntegrityError, AuditError) as error:
             why = error.detail
         else:
             why = "those of level 0 are not those of the levels above"
         detail = f"the tiles are not those of the checkpoint of {target.size} events: {why}"
-        return self._finding("tiles", target, detail, note)
+        text = f"With what was seen before, the hashes of level 0 that are served give the root {to_base64(served)}."
+        return self._finding("tiles", target, detail, f"{text}\n\n{_notes(self._memory.checkpoint or 'nothing', note)}")
 
     def _follow_entries(self, target: Checkpoint) -> None:
         """Check 5."""
