@@ -212,9 +212,9 @@ class Audit:
         self._folder.save(self._memory, dead or [])
 
     def _finding(self, kind: str, checkpoint: Checkpoint, detail: str, text: str) -> FindingError:
-        name = f"{kind}-{checkpoint.size}-{checkpoint.root.hex()}.txt"
+        name = f"{checkpoint.size}-{checkpoint.root.hex()}"
         head = f"{self._key.text}\n{format_time(self._now)}: {kind}: {detail}.\n\n"
-        path = keep_evidence(self._folder.folder / EVIDENCE_FOLDER, name, head + text)
+        path = keep_evidence(self._folder.folder / EVIDENCE_FOLDER, kind, name, head + text)
         return FindingError(kind, detail, path)
 
 

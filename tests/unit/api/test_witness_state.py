@@ -23,7 +23,7 @@ SIZES = st.integers(0, 12)
 
 
 @given(st.lists(st.tuples(st.booleans(), SIZES, SIZES, st.booleans(), st.integers(0, 9)), max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_one_history_is_cosigned(steps: list[tuple[bool, int, int, bool, int]]) -> None:
     """Sizes never go back, nor do the times of cosignatures, and a refusal changes nothing."""
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def test_a_key_that_was_damaged_is_not_used(tmp_path: Path, content: bytes) -> N
 
 def test_evidence_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends true checkpoints with false proofs does not fill the disk."""
-    monkeypatch.setattr("api.witness.state.MOST_EVIDENCE", 3)
+    monkeypatch.setattr("api.evidence.MOST", 3)
     state: WitnessState = create_state(tmp_path, "w.example")
     state.trust(LOG.key)
     state.cosign(parse_add_checkpoint(LOG.request(0, 6)), 1)
