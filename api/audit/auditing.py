@@ -22,11 +22,11 @@ from api.audit.fetching import AuditError, LogClient
 from api.audit.memory import EVIDENCE_FOLDER, Memory, MemoryFolder, Track
 from api.evidence import keep_evidence
 from keyvault.signatures import verify_ed25519
-from ledger.domain.checkpoints import Checkpoint, open_checkpoint
-from ledger.domain.leaf_trail import TrailError
-from ledger.domain.merkle import ProofError, extend_frontier, hash_leaf, verify_consistency
+from ledger.domain.checkpoints import Checkpoint, TlogProof, open_checkpoint
+from ledger.domain.leaf_trail import LeafTrail, TrailError
+from ledger.domain.merkle import ProofError, extend_frontier, hash_leaf, verify_consistency, verify_inclusion
 from ledger.domain.notes import NoteError, VerifierKey, parse_note, to_base64
-from ledger.domain.tiles import TILE_WIDTH, Tile, consistency_proof, root_from_tiles, split_hashes
+from ledger.domain.tiles import TILE_WIDTH, Tile, consistency_proof, inclusion_proof, root_from_tiles, split_hashes
 from ledger.domain.times import format_time
 from ledger.domain.witness_policy import QuorumError, WitnessPolicy, require_quorum
 from ledger.errors import IntegrityError
@@ -154,14 +154,14 @@ class Audit:
                 raise ProofError("they lead to another root")
             if known.size:
                 proof = consistency_proof(self._log.read, known.size, target.size)
+                other = root_from_tiles(self._log.read, known.size)
                 verify_consistency(
                     old_size=known.size,
                     new_size=target.size,
-                    old_root=root_from_tiles(self._log.read, known.size),
+                    old_root=other,
                     new_root=target.root,
                     proof=proof,
                 )
-                other = root_from_tiles(self._log.read, known.size)
                 if other != known.root and self._memory.checkpoint is not None:
                     detail = (
                         f"the tree of {target.size} events does not begin with the {known.size} that were seen before"
@@ -192,6 +192,10 @@ class Audit:
                 self._save(dead)
                 dead.clear()
         if memory.entries.root != target.root:
+            # Some of them were false, and nobody knows which: the next audit reads all of them again.
+            memory.entries, memory.trail = Track(), LeafTrail()
+            self._folder.forget_keys()
+            self._save()
             detail = "the entries are not those of the checkpoint, and neither are the hashes that were served for them"
             raise self._finding("entries", target, detail, self._memory.checkpoint or "")
         self._save(dead)
@@ -204,9 +208,20 @@ class Audit:
             return self._memory.trail.follow(leaf)
         except TrailError as error:
             text = f"The leaf: {to_base64(leaf)}\nIts hash in the tree: {to_base64(expected)}\n"
-            raise self._finding(
-                f"entry-{error.position}", target, error.detail, f"{text}\n{self._memory.checkpoint or ''}"
-            ) from None
+            kind = f"entry-{error.position}"
+            raise self._finding(kind, target, error.detail, text + self._proof_of(position, leaf, target)) from None
+
+    def _proof_of(self, position: int, leaf: bytes, target: Checkpoint) -> str:
+        """That a leaf which should not be there is recorded: then it is no fault of who serves it."""
+        note = self._memory.checkpoint or ""
+        try:
+            hashes = inclusion_proof(self._log.read, position, target.size)
+            verify_inclusion(
+                index=position, size=target.size, leaf_hash=hash_leaf(leaf), proof=hashes, root=target.root
+            )
+        except (IntegrityError, AuditError):
+            return f"It is not shown that this leaf is in the tree of this checkpoint:\n\n{note}"
+        return f"That this leaf is in the tree:\n\n{TlogProof(position, tuple(hashes), note, leaf)}"
 
     def _save(self, dead: list[bytes] | None = None) -> None:
         self._folder.save(self._memory, dead or [])
