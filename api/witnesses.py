@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from api import evidence
 from api.config import STOP, Settings, SettingsError
 from api.evidence import keep_evidence
 from api.logs import LOGGER
@@ -148,12 +149,14 @@ class HttpWitnesses:
 
     def keep_evidence(self, ledger_id: UUID, witness: Witness, size: int, text: str) -> None:
         """In the folder ``evidence`` of the home folder."""
-        name = f"{ledger_id}-{witness.key.key_id.hex()}-{size}.txt"
+        kind = f"{ledger_id}-{witness.key.key_id.hex()}"
         try:
-            keep_evidence(self._evidence, name, text)
+            # As long as nobody does anything about it, there is another one with each checkpoint.
+            keep_evidence(self._evidence, kind, str(size), text, most=evidence.MOST)
         except OSError as error:
             # The alarm is raised all the same, and the witness keeps what it has seen.
-            _log.error("evidence-not-kept", extra={"file": name, "why": error.strerror})
+            extra = {"ledger_id": str(ledger_id), "witness": self._label(witness), "why": error.strerror}
+            _log.error("evidence-not-kept", extra=extra)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -22,11 +22,11 @@ from api.audit.fetching import AuditError, LogClient
 from api.audit.memory import EVIDENCE_FOLDER, Memory, MemoryFolder, Track
 from api.evidence import keep_evidence
 from keyvault.signatures import verify_ed25519
-from ledger.domain.checkpoints import Checkpoint, open_checkpoint
-from ledger.domain.leaf_trail import TrailError
-from ledger.domain.merkle import ProofError, extend_frontier, hash_leaf, verify_consistency
+from ledger.domain.checkpoints import Checkpoint, TlogProof, open_checkpoint
+from ledger.domain.leaf_trail import LeafTrail, TrailError
+from ledger.domain.merkle import ProofError, extend_frontier, hash_leaf, verify_consistency, verify_inclusion
 from ledger.domain.notes import NoteError, VerifierKey, parse_note, to_base64
-from ledger.domain.tiles import TILE_WIDTH, Tile, consistency_proof, root_from_tiles, split_hashes
+from ledger.domain.tiles import TILE_WIDTH, Tile, consistency_proof, inclusion_proof, root_from_tiles, split_hashes
 from ledger.domain.times import format_time
 from ledger.domain.witness_policy import QuorumError, WitnessPolicy, require_quorum
 from ledger.errors import IntegrityError
@@ -138,29 +138,30 @@ class Audit:
             if number % SAVE_EVERY == 0:
                 self._save()
         if memory.progress.root != target.root:
+            served = memory.progress.root
             memory.progress = memory.verified
             self._save()
-            raise self._what_contradicts(note, target)
+            raise self._what_contradicts(note, target, served)
         memory.checkpoint, memory.verified = note, memory.progress
         self._save()
 
-    def _what_contradicts(self, note: str, target: Checkpoint) -> FindingError:
-        """The fetched hashes do not give the root. Either they are not those of the checkpoint, or its tree is not the
-        one that begins with what was seen."""
+    def _what_contradicts(self, note: str, target: Checkpoint, served: bytes) -> FindingError:
+        """The fetched hashes do not give the root, but ``served``. Either they are not those of the checkpoint, or its
+        tree is not the one that begins with what was seen."""
         known = self._memory.verified
         try:
             if root_from_tiles(self._log.read, target.size) != target.root:
                 raise ProofError("they lead to another root")
             if known.size:
                 proof = consistency_proof(self._log.read, known.size, target.size)
+                other = root_from_tiles(self._log.read, known.size)
                 verify_consistency(
                     old_size=known.size,
                     new_size=target.size,
-                    old_root=root_from_tiles(self._log.read, known.size),
+                    old_root=other,
                     new_root=target.root,
                     proof=proof,
                 )
-                other = root_from_tiles(self._log.read, known.size)
                 if other != known.root and self._memory.checkpoint is not None:
                     detail = (
                         f"the tree of {target.size} events does not begin with the {known.size} that were seen before"
@@ -168,12 +169,13 @@ class Audit:
                     shown = [f"Its first {known.size} events have the root {to_base64(other)}. Proof of consistency:"]
                     text = "\n".join([*shown, *map(to_base64, proof), "", _notes(self._memory.checkpoint, note)])
                     return self._finding("fork", target, detail, text)
-        except IntegrityError as error:
+        except (IntegrityError, AuditError) as error:
             why = error.detail
         else:
             why = "those of level 0 are not those of the levels above"
         detail = f"the tiles are not those of the checkpoint of {target.size} events: {why}"
-        return self._finding("tiles", target, detail, note)
+        text = f"With what was seen before, the hashes of level 0 that are served give the root {to_base64(served)}."
+        return self._finding("tiles", target, detail, f"{text}\n\n{_notes(self._memory.checkpoint or 'nothing', note)}")
 
     def _follow_entries(self, target: Checkpoint) -> None:
         """Check 5."""
@@ -190,6 +192,10 @@ class Audit:
                 self._save(dead)
                 dead.clear()
         if memory.entries.root != target.root:
+            # Some of them were false, and nobody knows which: the next audit reads all of them again.
+            memory.entries, memory.trail = Track(), LeafTrail()
+            self._folder.forget_keys()
+            self._save()
             detail = "the entries are not those of the checkpoint, and neither are the hashes that were served for them"
             raise self._finding("entries", target, detail, self._memory.checkpoint or "")
         self._save(dead)
@@ -202,17 +208,28 @@ class Audit:
             return self._memory.trail.follow(leaf)
         except TrailError as error:
             text = f"The leaf: {to_base64(leaf)}\nIts hash in the tree: {to_base64(expected)}\n"
-            raise self._finding(
-                f"entry-{error.position}", target, error.detail, f"{text}\n{self._memory.checkpoint or ''}"
-            ) from None
+            kind = f"entry-{error.position}"
+            raise self._finding(kind, target, error.detail, text + self._proof_of(position, leaf, target)) from None
+
+    def _proof_of(self, position: int, leaf: bytes, target: Checkpoint) -> str:
+        """That a leaf which should not be there is recorded: then it is no fault of who serves it."""
+        note = self._memory.checkpoint or ""
+        try:
+            hashes = inclusion_proof(self._log.read, position, target.size)
+            verify_inclusion(
+                index=position, size=target.size, leaf_hash=hash_leaf(leaf), proof=hashes, root=target.root
+            )
+        except (IntegrityError, AuditError):
+            return f"It is not shown that this leaf is in the tree of this checkpoint:\n\n{note}"
+        return f"That this leaf is in the tree:\n\n{TlogProof(position, tuple(hashes), note, leaf)}"
 
     def _save(self, dead: list[bytes] | None = None) -> None:
         self._folder.save(self._memory, dead or [])
 
     def _finding(self, kind: str, checkpoint: Checkpoint, detail: str, text: str) -> FindingError:
-        name = f"{kind}-{checkpoint.size}-{checkpoint.root.hex()}.txt"
+        name = f"{checkpoint.size}-{checkpoint.root.hex()}"
         head = f"{self._key.text}\n{format_time(self._now)}: {kind}: {detail}.\n\n"
-        path = keep_evidence(self._folder.folder / EVIDENCE_FOLDER, name, head + text)
+        path = keep_evidence(self._folder.folder / EVIDENCE_FOLDER, kind, name, head + text)
         return FindingError(kind, detail, path)
 
 

@@ -83,7 +83,7 @@ class MemoryFolder:
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            self._keep_no_keys()
+            write_private(self.folder / DEAD_KEYS_FILE, b"")
             return Memory(key)
         except ValueError:
             kept = {}
@@ -101,7 +101,10 @@ class MemoryFolder:
     def save(self, memory: Memory, dead: list[bytes]) -> None:
         """Keep this. ``dead``: the keys that were named since the last time."""
         if dead:
-            with (self.folder / DEAD_KEYS_FILE).open("ab") as file:
+            with (self.folder / DEAD_KEYS_FILE).open("rb+") as file:
+                # Behind those that count, whatever an interrupted audit has left there.
+                file.seek(self._kept_dead * HASH_BYTES)
+                file.truncate()
                 file.write(b"".join(dead))
                 file.flush()
                 os.fsync(file.fileno())
@@ -126,6 +129,10 @@ class MemoryFolder:
         draft.rename(self.folder / MEMORY_FILE)
         sync(self.folder)
 
+    def forget_keys(self) -> None:
+        """The keys that were named so far do not count any more, from the next ``save`` on."""
+        self._kept_dead = 0
+
     def _memory_from(self, kept: dict[str, Any]) -> Memory:
         if kept["format"] != _FORMAT:
             raise ValueError("another format")
@@ -144,18 +151,14 @@ class MemoryFolder:
         )
 
     def _load_dead_keys(self, count: int) -> set[bytes]:
-        """Those that were kept before the last ``save``; what an interrupted one has written behind them is cut off."""
+        """Those that count."""
         path = self.folder / DEAD_KEYS_FILE
-        with path.open("rb+") as file:
+        with path.open("rb") as file:
             content = file.read(count * HASH_BYTES)
-            if len(content) != count * HASH_BYTES:
-                raise ValueError("keys are missing")
-            file.truncate(len(content))
+        if len(content) != count * HASH_BYTES:
+            raise ValueError("keys are missing")
         self._kept_dead = count
         return {content[at : at + HASH_BYTES] for at in range(0, len(content), HASH_BYTES)}
-
-    def _keep_no_keys(self) -> None:
-        write_private(self.folder / DEAD_KEYS_FILE, b"")
 
 
 def _track_json(track: Track) -> dict[str, Any]:

@@ -7,6 +7,7 @@ there is never made anew by the way: a witness without memory would cosign a sec
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +17,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from api import evidence
 from api.evidence import keep_evidence
+from api.logs import LOGGER
 from api.private_files import sync, write_private
 from keyvault.signatures import SEED_BYTES, SigningKey, verify_ed25519
 from ledger.domain.notes import (
@@ -39,9 +42,6 @@ from ledger.errors import LedgerError
 KEY_FILE: Final = "witness-key"
 STATE_FILE: Final = "witness.db"
 EVIDENCE_FOLDER: Final = "evidence"
-MOST_EVIDENCE: Final = 1000
-"""Files of evidence for one log: who sends a witness true checkpoints with false proofs must not fill its disk."""
-
 BUSY_SECONDS: Final = 10.0
 """How long a request waits for others that write."""
 
@@ -68,6 +68,9 @@ _SCHEMA: Final = (
 
 class WitnessStateError(LedgerError):
     """The folder of a witness is not as it must be, or cannot be used now. The message says what to do."""
+
+
+_log = logging.getLogger(LOGGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +242,6 @@ class WitnessState:
         checkpoint = request.checkpoint
         hashed = origin_hash(checkpoint.origin)
         folder = self.folder / EVIDENCE_FOLDER
-        if sum(1 for _ in folder.glob(f"{hashed}-*")) >= MOST_EVIDENCE:
-            return
         text = (
             f"{self.key.name} did not cosign this checkpoint: {refusal.detail}.\n"
             f"It was sent with the old size {request.old} and {len(request.proof)} hashes of proof. If it has the size "
@@ -249,9 +250,10 @@ class WitnessState:
             f"{request.note}\nWhat was cosigned last:\n\n{self.last_note(hashed) or 'nothing'}\n"
         )
         try:
-            keep_evidence(folder, f"{hashed}-{checkpoint.size}-{checkpoint.root.hex()}.txt", text)
+            # Anybody can send true checkpoints with false proofs.
+            keep_evidence(folder, hashed, f"{checkpoint.size}-{checkpoint.root.hex()}", text, most=evidence.MOST)
         except OSError as error:
-            raise WitnessStateError(f"evidence cannot be kept in {folder}: {error.strerror}") from error
+            _log.error("evidence-not-kept", extra={"origin": checkpoint.origin, "why": error.strerror})
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
