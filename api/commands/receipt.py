@@ -10,7 +10,7 @@ import click
 
 from api.commands.parameters import log_key
 from api.commands.session import CommandError
-from api.receipt_files import LARGEST_FILE, CheckedReceipt, UnprovenReceiptError, check_receipt, subject_of
+from api.receipt_files import LARGEST_FILE, CheckedReceipt, UnprovenReceiptError, check_receipt
 from keyvault.signatures import verify_ed25519
 from ledger.domain.checkpoints import open_checkpoint
 from ledger.domain.names import name_fault
@@ -81,7 +81,7 @@ def _asked(checked: CheckedReceipt) -> tuple[str, str]:
 def _lines(checked: CheckedReceipt) -> list[str]:
     payload = checked.payload
     lines = [
-        f"erasure {payload['id']} of {subject_of(checked)}",
+        f"erasure {payload['id']} of {payload['subject_ref']}",
         f"signed by the ledger: {len(payload['key_ids'])} keys were ordered to be destroyed at "
         f"{payload['requested_at']}, and recorded as dead at {payload['erased_at']}; {payload['events']} events had "
         "parts under them",

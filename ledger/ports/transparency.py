@@ -49,8 +49,8 @@ class FullTile:
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt as it was first handed out. ``payload``: the canonical JSON that was signed (64 bytes, Ed25519), less the
-    commitment to a name, which stays in the vault (I5); ``proof``: what else came with it, as JSON."""
+    """A receipt as it was first handed out. ``payload``: the canonical JSON that was signed (64 bytes, Ed25519), less
+    the commitment to a name, which stays in the vault (I5); ``proof``: what else came with it, as JSON."""
 
     payload: str
     signature: bytes
