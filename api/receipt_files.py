@@ -20,6 +20,7 @@ from ledger.domain.checkpoints import Checkpoint
 from ledger.domain.events import JsonObject, Role
 from ledger.domain.ids import format_ref, parse_ref
 from ledger.domain.leaves import Leaf, parse_leaf
+from ledger.domain.merkle import HASH_BYTES
 from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.notes import NoteError, from_base64, to_base64
 from ledger.domain.opened import OpenedError, hashes_of, members, text_of
@@ -164,6 +165,14 @@ def _require_erasure(payload: JsonObject, leaf: Leaf) -> None:
             raise UnprovenReceiptError(f"its {name} is not what its leaf says")
     if (envelope.category, envelope.event_type) != (LEDGER_CATEGORY, SUBJECT_ERASED):
         raise UnprovenReceiptError("its leaf is not that of an erasure")
+    commitment = payload["name_commitment"]
+    if (
+        parse_ref("sub", payload["subject_ref"]) is None
+        or parse_time(payload["requested_at"]) is None
+        or (type(payload["events"]) is not int or payload["events"] < 0)
+        or (commitment is not None and len(from_base64(text_of(commitment, "the commitment"))) != HASH_BYTES)
+    ):
+        raise UnprovenReceiptError("a member of the payload has not the form that it must have")
 
 
 def _linked(signed: JsonObject, open_checkpoint: OpenCheckpoint) -> Checkpoint | None:
@@ -222,11 +231,3 @@ def _statement(
 def _stream(receipt: JsonObject) -> str:
     """The stream of an erasure has its id for a ref."""
     return f"str_{str(receipt['id']).replace('-', '')}"
-
-
-def subject_of(receipt: CheckedReceipt) -> str:
-    """The ref that it is about. Raises ``UnprovenReceiptError`` for what is none."""
-    ref = receipt.payload["subject_ref"]
-    if parse_ref("sub", ref) is None:
-        raise UnprovenReceiptError("its subject_ref is no ref")
-    return str(ref)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import click
 
-from api.commands.parameters import log_key
+from api.commands.offline import KEY_NOTE, checkpoint_opener, trust_options
 from api.commands.session import CommandError
 from api.opened_files import Outcome, verify_file
-from keyvault.signatures import verify_ed25519
-from ledger.domain.checkpoints import Checkpoint, open_checkpoint
 from ledger.domain.notes import NoteError, VerifierKey
 from ledger.domain.opened import UNPROVEN, OpenedError
-
-_NOTE: Final = (
-    "VKEY is the ledger's `verifier_key`: keep a copy of it from before, as you would of any key that you check "
-    "signatures with. Neither settings nor databases are needed."
-)
+from ledger.domain.witness_policy import QuorumError
 
 
 @click.group(short_help="Check files of opened events, offline.")
@@ -26,30 +19,28 @@ def opened() -> None:
     """Check what `query --proof opened` and the HTTP API with `"proof": "opened"` have given out."""
 
 
-@opened.command("verify", epilog=_NOTE, short_help="Check a file with nothing but the public key.")
+@opened.command("verify", epilog=KEY_NOTE, short_help="Check a file with nothing but the public key.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", type=log_key, required=True, metavar="VKEY", help="The log's verifier key.")
-def verify(file: Path, key: VerifierKey) -> None:
+@trust_options
+def verify(file: Path, key: VerifierKey, policy: Path | None) -> None:
     """Check that what the events in FILE show is what was recorded, under the checkpoint in it.
 
     FILE is a page, a single event or a stream, as it came. Prints a line for each event that fails. Exit status 0 only
     if there is none.
     """
 
-    def opened_checkpoint(note: str) -> Checkpoint:
-        return open_checkpoint(note, key, verify_ed25519)
-
     counts = _Counts()
     try:
         with file.open("rb") as handle:
-            checkpoint, outcomes = verify_file(handle, opened_checkpoint)
+            checkpoint, outcomes = verify_file(handle, checkpoint_opener(key, policy))
             for outcome in outcomes:
                 counts.note(outcome)
-    except (OpenedError, NoteError) as error:
+    except (OpenedError, NoteError, QuorumError) as error:
         raise CommandError(f"{file}: {error.detail}") from None
     if counts.failed:
         raise CommandError(f"{counts.failed} of {counts.total} events in {file} are not proven to be what was recorded")
-    click.echo(f"checkpoint of {checkpoint.origin}: {checkpoint.size} events, signed by the log's key")
+    signed = "signed by the log's key" + ("" if policy is None else ", cosigned as the policy asks")
+    click.echo(f"checkpoint of {checkpoint.origin}: {checkpoint.size} events, {signed}")
     click.echo(
         f"{counts.total} events shown, and all of them are what was recorded: {counts.opened} of their parts opened, "
         f"{counts.hidden} hidden"

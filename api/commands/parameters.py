@@ -12,7 +12,6 @@ import click
 from api.starting import end_with
 from ledger.domain.ids import RefKind, parse_ref
 from ledger.domain.names import name_fault
-from ledger.domain.notes import ED25519, NoteError, VerifierKey, parse_verifier_key
 from ledger.domain.query import AsOf, NameOrRef
 from ledger.domain.times import FORM, parse_time
 
@@ -94,17 +93,6 @@ def moment(text: str) -> AsOf:
     if text.isascii() and text.isdecimal() and len(text) < _POSITION_DIGITS:
         return AsOf(position=int(text))
     return AsOf(time=time(text))
-
-
-def log_key(text: str) -> VerifierKey:
-    """The verifier key of a log (vkey)."""
-    try:
-        key = parse_verifier_key(text)
-    except NoteError as error:
-        raise click.BadParameter(error.detail) from None
-    if key.kind != ED25519:
-        raise click.BadParameter("this verifier key is a witness's, and not a log's")
-    return key
 
 
 def who_options(option: str, ref: Callable[[str], bytes], what: str) -> Callable[[F], F]:

@@ -8,18 +8,13 @@ from typing import Final
 
 import click
 
-from api.commands.parameters import log_key
+from api.commands.offline import KEY_NOTE, checkpoint_opener, trust_options
 from api.commands.session import CommandError
-from api.receipt_files import LARGEST_FILE, CheckedReceipt, UnprovenReceiptError, check_receipt, subject_of
+from api.receipt_files import LARGEST_FILE, CheckedReceipt, UnprovenReceiptError, check_receipt
 from keyvault.signatures import verify_ed25519
-from ledger.domain.checkpoints import open_checkpoint
 from ledger.domain.names import name_fault
 from ledger.domain.notes import VerifierKey
 
-_NOTE: Final = (
-    "VKEY is the ledger's `verifier_key`. Neither settings nor databases are needed. A name is personal data: it is "
-    "never an argument here."
-)
 _CANNOT: Final = (
     "It cannot show that no copy of a key exists anywhere, nor that no later event uses one: audit the log for that."
 )
@@ -30,16 +25,16 @@ def receipt() -> None:
     """Check what the answer to an erasure and `GET …/erasures/{id}/receipt` have given out."""
 
 
-@receipt.command("verify", epilog=_NOTE, short_help="Check a receipt with nothing but the public key.")
+@receipt.command("verify", epilog=KEY_NOTE, short_help="Check a receipt with nothing but the public key.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", type=log_key, required=True, metavar="VKEY", help="The ledger's verifier key.")
+@trust_options
 @click.option(
     "--whose",
     is_flag=True,
     help="Ask for a name and the salt, and check that it is that person's. Without a terminal: two lines of standard "
     "input. A salt that FILE has is not asked for.",
 )
-def verify(file: Path, key: VerifierKey, *, whose: bool) -> None:
+def verify(file: Path, key: VerifierKey, policy: Path | None, *, whose: bool) -> None:
     """Check the receipt in FILE: the receipt itself, or the whole answer to the erasure, as JSON.
 
     Prints what it proves. Exit status 0 only if everything in it holds, and with --whose only if it is that person's.
@@ -50,7 +45,7 @@ def verify(file: Path, key: VerifierKey, *, whose: bool) -> None:
         checked = check_receipt(
             text,
             lambda signature, message: verify_ed25519(key.public_key, signature, message),
-            lambda note: open_checkpoint(note, key, verify_ed25519),
+            checkpoint_opener(key, policy),
         )
         lines = _lines(checked)
         if whose:
@@ -59,6 +54,8 @@ def verify(file: Path, key: VerifierKey, *, whose: bool) -> None:
     except UnprovenReceiptError as error:
         raise CommandError(f"{file}: {error.detail}") from None
     click.echo("\n".join([*lines, _CANNOT]))
+    if checked.checkpoint is None:
+        raise CommandError(f"{file} is signed, but not linked to a checkpoint: ask for the receipt again")
 
 
 def _asked(checked: CheckedReceipt) -> tuple[str, str]:
@@ -81,13 +78,13 @@ def _asked(checked: CheckedReceipt) -> tuple[str, str]:
 def _lines(checked: CheckedReceipt) -> list[str]:
     payload = checked.payload
     lines = [
-        f"erasure {payload['id']} of {subject_of(checked)}",
+        f"erasure {payload['id']} of {payload['subject_ref']}",
         f"signed by the ledger: {len(payload['key_ids'])} keys were ordered to be destroyed at "
         f"{payload['requested_at']}, and recorded as dead at {payload['erased_at']}; {payload['events']} events had "
         "parts under them",
     ]
     if checked.checkpoint is None:
-        lines.append("not linked to a checkpoint yet: ask for the receipt again")
+        lines.append("not shown to be recorded: it is not linked to a checkpoint")
     else:
         lines.append(
             f"recorded: at position {payload['position']}, in the tree of the checkpoint of "

@@ -150,6 +150,17 @@ def test_every_altered_byte_is_refused_or_changes_nothing(ledger: Ledger) -> Non
         assert json.loads(changed) == expected
 
 
+def test_what_the_ledger_signs_must_have_a_form(ledger: Ledger) -> None:
+    """Whatever an operator signs: what is printed of it is a ref, a time, a number."""
+    shown = render_receipt(erased(ledger).receipt)
+    wrong = {"subject_ref": "\x1b[2J", "requested_at": "soon", "events": -1, "name_commitment": "AAAA", "position": 3.0}
+    for member, value in wrong.items():
+        payload = {**shown["payload"], member: value}
+        message = b"audit-ledger v1 receipt\n" + canonical_json(payload)
+        signature = base64.b64encode(ledger.deps.vault.sign(ledger.ledger_id, message)).decode()
+        refused(ledger, {**shown, "payload": payload, "signature": signature})
+
+
 def test_another_receipts_pieces_do_not_do(ledger: Ledger) -> None:
     """Proof, checkpoint, signature and statements belong to one erasure; nothing may be missing or added."""
     one, other = (render_receipt(erased(ledger, name=name).receipt) for name in "AB")
