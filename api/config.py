@@ -21,6 +21,7 @@ LARGEST_PORT: Final = 65535
 MOST_WORKERS: Final = 64
 MOST_DAYS: Final = 36_500
 DEFAULT_ROTATE_DAYS: Final = 90
+DEFAULT_VERIFY_DAYS: Final = 7
 DEFAULT_ALARM_DAYS: Final = 120
 """A rotation's turn, and a month to destroy the old epoch."""
 MOST_THREADS: Final = 20
@@ -79,6 +80,8 @@ class Settings:
     """How long copies of a KEK are kept elsewhere after it was destroyed, as the operator declares."""
     final_alarm_days: int
     """An erasure that is not final after so long raises an alarm. 0: never."""
+    verify_days: int
+    """A worker verifies each ledger all through after so many days. 0: never."""
     pg_dump: str
     """The program ``pg_dump``: a name on the PATH, or a path. ``pg_restore`` is the one beside it."""
 
@@ -113,6 +116,7 @@ class Settings:
             rotate_days=_rotate_days(env),
             kek_copies_days=_number(env, "AUDIT_LEDGER_KEK_COPIES_DAYS", 0, MOST_DAYS, least=0),
             final_alarm_days=_number(env, "AUDIT_LEDGER_FINAL_ALARM_DAYS", DEFAULT_ALARM_DAYS, MOST_DAYS, least=0),
+            verify_days=_number(env, "AUDIT_LEDGER_VERIFY_DAYS", DEFAULT_VERIFY_DAYS, MOST_DAYS, least=0),
             pg_dump=env.get("AUDIT_LEDGER_PG_DUMP", "pg_dump"),
         )
 
