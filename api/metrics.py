@@ -138,6 +138,14 @@ class _Databases(Collector):
         for ledger_id, size in sizes.items():
             events.add_metric([str(ledger_id)], size)
         yield events
+        deps = self._service.deps
+        published = deps.transparency.published_sizes(deps.origin)
+        yield _gauge(
+            "audit_ledger_published_size",
+            "Events that the last checkpoint has.",
+            ("ledger",),
+            [((str(ledger_id),), size) for ledger_id, size in published.items()],
+        )
         yield _gauge(
             "audit_ledger_parked_messages",
             "Messages that a subscription has put aside.",

@@ -90,6 +90,9 @@ class Transparency(Protocol):
     def latest_published(self, ledger_id: UUID, origin: str, *, cosigned: bool = False) -> PublishedCheckpoint | None:
         """The largest checkpoint; ``cosigned``: of those that a witness has cosigned."""
 
+    def published_sizes(self, host: str) -> Mapping[UUID, int]:
+        """The size of the last checkpoint of each log of this host; of ledgers that were published."""
+
     def add_checkpoint(self, checkpoint: PublishedCheckpoint, *, after: int | None) -> bool:
         """Publish a checkpoint behind the one of size ``after`` (None: it is the first). False, and nothing is changed,
         when another process has published one behind that already."""

@@ -105,6 +105,18 @@ class SqlTransparency:
         found = self._all(statement.order_by(columns.size.desc()).limit(1))
         return _checkpoint_from(found[0]) if found else None
 
+    def published_sizes(self, host: str) -> Mapping[UUID, int]:
+        """How far each log is published."""
+        # One step down the index for each ledger: a GROUP BY would read all the checkpoints that there ever were.
+        name = sa.literal(f"{host}/", sa.Text).concat(ledgers.c.name)
+        newest = (
+            sa.select(sa.func.max(checkpoints.c.size))
+            .where(checkpoints.c.ledger_id == ledgers.c.ledger_id, checkpoints.c.origin == name)
+            .scalar_subquery()
+        )
+        found = self._all(sa.select(ledgers.c.ledger_id, newest.label("published")))
+        return {row.ledger_id: row.published for row in found if row.published is not None}
+
     def add_checkpoint(self, checkpoint: PublishedCheckpoint, *, after: int | None) -> bool:
         """Publish a checkpoint behind the one of this size."""
         previous = FIRST if after is None else after

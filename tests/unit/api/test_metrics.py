@@ -17,6 +17,7 @@ from ledger.domain.events import OPERATOR
 from ledger.ports import CursorKey
 from ledger.services.append import append_events
 from ledger.services.ledgers import create_ledger
+from ledger.services.proving.publishing import publish
 from ledger.storage import tables
 from tests.support.service import event
 
@@ -73,8 +74,10 @@ def fill(service: Service) -> str:
     """A ledger with something of everything; gives its id."""
     deps = service.deps
     ledger_id = create_ledger(deps, "hospital").ledger_id
-    for _ in range(3):
+    for number in range(3):
         append_events(deps, ledger_id, [event("ward-1")], OPERATOR)
+        if number == 1:
+            publish(deps, ledger_id)
     deps.derived.cursors.add_cursor(ledger_id, CursorKey("projection", "activity", 1), 1, "running", 0)
     deps.derived.cursors.add_cursor(ledger_id, CursorKey("projection", "activity", 2), 2, "building", -1)
     parked = {"position": 0, "stream_ref": b"s" * 16, "tries": 3, "error": "E", "parked_at": 1, "replay": False}
@@ -106,6 +109,7 @@ def test_lag_is_that_of_the_generation_that_readers_see(service: Service) -> Non
         ("projection", ledger, "daily_counts"): 1.0,
     }
     assert values(service, Counters(), "audit_ledger_events_total") == {(ledger,): 3.0}
+    assert values(service, Counters(), "audit_ledger_published_size") == {(ledger,): 2.0}
     assert values(service, Counters(), "audit_ledger_parked_messages") == {(ledger, "billing"): 1.0}
 
 
