@@ -23,6 +23,7 @@ LARGEST_PORT: Final = 65535
 MOST_WORKERS: Final = 64
 MOST_DAYS: Final = 36_500
 DEFAULT_ROTATE_DAYS: Final = 90
+DEFAULT_VERIFY_DAYS: Final = 7
 DEFAULT_ALARM_DAYS: Final = 120
 """A rotation's turn, and a month to destroy the old epoch."""
 MOST_THREADS: Final = 20
@@ -86,6 +87,8 @@ class Settings:
     witnesses_away: str
     """What happens to a checkpoint that the quorum has not cosigned: ``WARN``, it is published all the same; ``STOP``:
     not before."""
+    verify_days: int
+    """A worker verifies each ledger all through after so many days. 0: never."""
     pg_dump: str
     """The program ``pg_dump``: a name on the PATH, or a path. ``pg_restore`` is the one beside it."""
 
@@ -122,6 +125,7 @@ class Settings:
             final_alarm_days=_number(env, "AUDIT_LEDGER_FINAL_ALARM_DAYS", DEFAULT_ALARM_DAYS, MOST_DAYS, least=0),
             witnesses=_file(env.get("AUDIT_LEDGER_WITNESSES")),
             witnesses_away=_witnesses_away(env.get("AUDIT_LEDGER_WITNESSES_AWAY", WARN)),
+            verify_days=_number(env, "AUDIT_LEDGER_VERIFY_DAYS", DEFAULT_VERIFY_DAYS, MOST_DAYS, least=0),
             pg_dump=env.get("AUDIT_LEDGER_PG_DUMP", "pg_dump"),
         )
 

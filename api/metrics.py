@@ -170,7 +170,21 @@ class _Databases(Collector):
             ("ledger", "subscription"),
             [((str(ledger_id), name), count) for (ledger_id, name), count in parked.items()],
         )
-        yield from self._lags(followers)
+        verified = [one for one in followers if one.cursor.key.kind == "verification"]
+        yield _gauge(
+            "audit_ledger_verified_size",
+            "Events up to which a worker has found a ledger to be right.",
+            ("ledger",),
+            [((str(one.ledger_id),), one.cursor.position + 1) for one in verified],
+        )
+        yield _gauge(
+            "audit_ledger_verification_failed",
+            "Whether a worker has found something wrong, and no round through all of the ledger has been good since.",
+            ("ledger",),
+            [((str(one.ledger_id),), one.cursor.error is not None) for one in verified],
+        )
+        # It takes its time, and has said how far it is.
+        yield from self._lags([one for one in followers if one not in verified])
         yield from self._not_begun(followers, [ledger_id for ledger_id, size in sizes.items() if size])
 
     def _lags(self, followers: Sequence[Follower]) -> Iterator[Metric]:

@@ -59,7 +59,13 @@ def work(settings: Settings) -> None:
             WitnessDuty(service, stop, guard).running(),
         ):
             _log.info("working", extra={"projections": list(settings.projections)})
-            run_worker(service.deps, stop=stop, projections=projections, report=_Log())
+            run_worker(
+                service.deps,
+                stop=stop,
+                projections=projections,
+                report=_Log(),
+                verify_days=settings.verify_days,
+            )
     finally:
         service.close()
     _log.info("worker-stopped")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
-CursorKind = Literal["projection", "process", "subscription", "snapshots"]
+CursorKind = Literal["projection", "process", "subscription", "snapshots", "verification"]
 CursorState = Literal["building", "running", "stopped", "retired"]
 
 

@@ -30,6 +30,7 @@ from ledger.services.projecting.shipped import SHIPPED
 from ledger.services.proving import publishing
 from ledger.services.reinstating import resume_reinstatements
 from ledger.services.timetravel import snapshotting
+from ledger.services.verifying.background import Background
 
 THREADS: Final = 4
 """Ledgers that are worked on at the same time."""
@@ -92,9 +93,11 @@ def run_worker(
     processes: Sequence[ProcessManager] = (),
     ledgers: Collection[UUID] | None = None,
     report: Report = SILENT,
+    verify_days: int = 0,
 ) -> None:
     """Work until ``stop`` is set.
 
+    ``verify_days``: every ledger is verified all through after so many days, and what comes meanwhile; 0: never.
     ``ledgers``: only these; None: all, and those that are made meanwhile. A dependency that is down is waited for.
     """
     holder = deps.new_id()
@@ -103,6 +106,8 @@ def run_worker(
         "snapshots": lambda ledger_id: snapshotting.step(deps, ledger_id, holder),
         "checkpoints": lambda ledger_id: publishing.step(deps, ledger_id),
     }
+    if verify_days:
+        duties["verification"] = Background(deps, holder, verify_days).step
     if processes:
         duties["processes"] = lambda ledger_id: commanding.step(deps, ledger_id, processes, holder)
     try:

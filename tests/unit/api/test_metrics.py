@@ -22,6 +22,7 @@ from ledger.services.append import append_events
 from ledger.services.ledgers import create_ledger
 from ledger.services.proving.publishing import publish
 from ledger.services.proving.witnessing import cosign
+from ledger.services.verifying.background import CURSOR as VERIFIED
 from ledger.storage import tables
 from tests.support.service import event
 
@@ -89,6 +90,7 @@ def fill(service: Service) -> str:
             publish(deps, ledger_id)
     deps.derived.cursors.add_cursor(ledger_id, CursorKey("projection", "activity", 1), 1, "running", 0)
     deps.derived.cursors.add_cursor(ledger_id, CursorKey("projection", "activity", 2), 2, "building", -1)
+    deps.derived.cursors.add_cursor(ledger_id, VERIFIED, 1, "running", 1)
     parked = {"position": 0, "stream_ref": b"s" * 16, "tries": 3, "error": "E", "parked_at": 1, "replay": False}
     with service.engine.begin() as connection:
         connection.execute(
@@ -120,6 +122,8 @@ def test_lag_is_that_of_the_generation_that_readers_see(service: Service) -> Non
     }
     assert values(service, Counters(), "audit_ledger_events_total") == {(ledger,): 3.0}
     assert values(service, Counters(), "audit_ledger_published_size") == {(ledger,): 2.0}
+    assert values(service, Counters(), "audit_ledger_verified_size") == {(ledger,): 2.0}
+    assert values(service, Counters(), "audit_ledger_verification_failed") == {(ledger,): 0.0}
     assert values(service, Counters(), "audit_ledger_parked_messages") == {(ledger, "billing"): 1.0}
 
 
