@@ -221,7 +221,7 @@ class Query(Request):
     order = Choice("asc", "desc", load_default="asc", metadata={"default": "asc"})
     limit = WholeNumber(1, LIMIT, load_default=DEFAULT_LIMIT, metadata={"default": DEFAULT_LIMIT})
     cursor = PlainText(allow_none=True, metadata={"description": "The `next` of the page before."})
-    proof = Proof(load_default=None, metadata={**PROOF, "default": False})
+    proof = Proof(load_default=None, allow_none=False, metadata={**PROOF, "default": False})
     as_recorded = Flag(load_default=False, metadata=AS_RECORDED)
 
 
@@ -234,7 +234,7 @@ class Showing(Request):
 class ShowingOne(Showing):
     """The query parameters of one event."""
 
-    proof = ProofText(load_default=None, metadata={**PROOF, "default": "false"})
+    proof = ProofText(load_default=None, allow_none=False, metadata={**PROOF, "default": "false"})
 
 
 class Follow(Showing):
