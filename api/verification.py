@@ -19,7 +19,7 @@ from api.wiring import open_service
 from ledger.domain.times import format_time
 from ledger.domain.verdicts import VERDICTS, Finding, VerifyReport
 from ledger.services.dependencies import Dependencies
-from ledger.services.verifying.running import Verified
+from ledger.services.verifying.verification import Verified
 
 KEEP_SECONDS: Final = 1.0
 """How often the file is written anew while rows are read."""

@@ -18,7 +18,8 @@ from api.verification import StateFile, StateFileError, opened_dependencies, rep
 from api.wiring import Service
 from ledger.services.verifying.processes import Processes
 from ledger.services.verifying.ranges import RANGE
-from ledger.services.verifying.running import Here, Progress, Verified, Workers, verify_ledger
+from ledger.services.verifying.running import Here, Progress, Workers, verify_ledger
+from ledger.services.verifying.verification import Verified
 
 MOST_JOBS: Final = 64
 WORTH_A_PROCESS: Final = 2 * RANGE

@@ -324,3 +324,32 @@ def test_every_attack_is_found_and_names_the_event(target: Ledger, name: str) ->
     assert not report.intact
     assert ATTACKS[name].named <= named
     assert {one for one in named if one[2] is not None} == {one for one in ATTACKS[name].named if one[2] is not None}
+
+
+@pytest.fixture
+def tiled(ledger: Ledger) -> Ledger:
+    """A ledger with a stored tile."""
+    ledger.append(*(a_fact() for _ in range(260)))
+    publish(ledger.deps, ledger.ledger_id)
+    ledger.assert_intact()
+    return ledger
+
+
+def test_a_stored_tile_tells_which_row_was_rebuilt_with_all_that_follows(tiled: Ledger) -> None:
+    """The checkpoint says that something is another; the tile says what."""
+    rewrite(tiled, 100, lambda event: replace(event, recorded_by=UUID(int=7)))
+    report = tiled.verify()
+    named = {(finding.position, finding.last, finding.verdict) for finding in report.findings}
+    assert named == {(0, 259, "tampered"), (100, 100, None)}
+
+
+@pytest.mark.parametrize("column", ["hashes", "root"])
+def test_an_altered_tile_is_found_and_accuses_no_event(tiled: Ledger, column: str) -> None:
+    """Proofs are made from tiles."""
+    (tile,) = tiled.deps.store.full_tiles(tiled.ledger_id, 0, 0, 1)
+    altered = b"x" * 32 + (tile.hashes[32:] if column == "hashes" else b"")
+    tiled.backend.tamper(of(tables.tiles, sa.update, tiled).values({column: altered}))
+    report = tiled.verify()
+    named = {(finding.position, finding.last, finding.verdict) for finding in report.findings}
+    assert named == ({(0, 0, None)} if column == "hashes" else {(0, 255, None)})
+    assert report.counts["intact"] == 260

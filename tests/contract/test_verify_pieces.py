@@ -20,7 +20,8 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.proving.publishing import publish
 from ledger.services.verifying import ranges
 from ledger.services.verifying.processes import Processes
-from ledger.services.verifying.running import Verified, verify_ledger
+from ledger.services.verifying.running import verify_ledger
+from ledger.services.verifying.verification import Verified
 from ledger.storage import tables
 from ledger.storage.database import open_engine
 from tests.support.ledgers import Ledger, a_fact, a_visit

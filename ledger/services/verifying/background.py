@@ -20,7 +20,8 @@ from ledger.ports import CursorKey
 from ledger.services.dependencies import Dependencies
 from ledger.services.verifying.keys import KeysResult
 from ledger.services.verifying.ranges import RangeResult
-from ledger.services.verifying.running import Job, Verification, Verified
+from ledger.services.verifying.running import Job
+from ledger.services.verifying.verification import Verification, Verified
 
 CURSOR: Final = CursorKey("verification", "log")
 """Up to where a ledger was found to be right. Of use to the metrics only."""

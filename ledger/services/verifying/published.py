@@ -10,7 +10,7 @@ from uuid import UUID
 from ledger.domain.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint
 from ledger.domain.notes import ED25519, NoteError, VerifierKey, parse_note
 from ledger.domain.tiles import MOST_LEVELS, TILE_BYTES, TILE_WIDTH, split_hashes, tile_root
-from ledger.domain.verdicts import Finding, Findings
+from ledger.domain.verdicts import Finding, Findings, at
 from ledger.ports import PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.publishing import log_name
@@ -130,7 +130,7 @@ def _differences(begin: int, stored: bytes, rows: bytes) -> list[Finding]:
     if len(stored) != TILE_BYTES:
         return [Finding(begin, begin + TILE_WIDTH - 1, "the stored tile over these events is damaged")]
     return [
-        Finding(begin + index, begin + index, "the row is not the one that the stored tile has the hash of", "tampered")
+        at(begin + index, "the stored tile has another hash of this row: the row or the tile was altered")
         for index, (one, other) in enumerate(zip(split_hashes(stored), split_hashes(rows), strict=True))
         if one != other
     ]

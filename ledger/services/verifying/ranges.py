@@ -84,6 +84,7 @@ class _Range:
     first_time: int | None = None
     last_time: int | None = None
     claims: Sequence[Claim] = ()
+    hashes: list[bytes] = field(default_factory=list)
     size: int = 0
     frontier: Frontier = ()
 
@@ -100,6 +101,7 @@ class _Range:
             self._take(position, chunk)
             number, position = last + 1 - position, last + 1
             width = max(1, min(CHUNK, CHUNK_BYTES * number // chunk.sealed_bytes)) if chunk.sealed_bytes else CHUNK
+        self.findings.add(*check_tiles(self.deps, job.ledger_id, job.first, self.hashes))
         return RangeResult(
             job.first,
             job.beyond,
@@ -130,7 +132,7 @@ class _Range:
             done = claim.size - first
             self.marks.append(Mark(claim, self.frontier))
         self._extend(chunk.hashes[done:])
-        self.findings.add(*check_tiles(self.deps, self.job.ledger_id, first, chunk.hashes))
+        self.hashes += chunk.hashes
 
     def _extend(self, hashes: Sequence[bytes]) -> None:
         self.size, self.frontier = extend_at_once(self.size, self.frontier, hashes)
