@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -280,6 +281,36 @@ def test_a_page_is_of_a_moment_that_its_checkpoint_reaches() -> None:
         answer = made.page()
         answer["as_of"]["position"] = position
         refused(answer)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("behind", [True, False])
+def test_no_event_stands_in_a_file_twice(number: int, behind: bool) -> None:
+    """One withdrawal would look like two; in a page and in a stream, next to each other or apart."""
+    page, lines = made.page(), made.stream()
+    again = copy.deepcopy(page["events"][number])
+    page["events"].insert(3 if behind else number, again)
+    lines.insert(4 if behind else number + 1, again)
+    lines[-1]["count"] += 1
+    repeated = 4 if behind else number + 2
+    for answer in (page, lines):
+        found = check(made.as_bytes(answer))
+        assert [one.number for one in found if one.fault is not None] == [repeated]
+        assert "stands in the file before" in refused(answer)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_events_may_come_in_any_order(order: Sequence[int]) -> None:
+    """A query can ask for the newest first, or by when they occurred."""
+    lines = made.stream()
+    assert len(proven(made.as_bytes([lines[0], *(lines[1 + number] for number in order), lines[-1]]))) == 3
+
+
+def test_positions_are_remembered_wherever_they_lie() -> None:
+    """At the edges of what is kept together, far apart, and each on its own."""
+    seen, chunk = opened_files._Positions(), opened_files._CHUNK
+    some = [0, 1, 7, 8, chunk - 1, chunk, chunk + 8, 2**40, 2**63 - 1]
+    assert [seen.add(position) for position in [*some, *some]] == [True] * len(some) + [False] * len(some)
 
 
 def test_events_of_one_file_are_of_one_ledger() -> None:
