@@ -16,7 +16,7 @@ from keyvault.envelope import open_disclosed
 from ledger.domain.checkpoints import Checkpoint
 from ledger.domain.events import JsonObject
 from ledger.domain.opened import OpenedError, ProvenEvent, members, text_of, verify_opened
-from ledger.domain.strict_json import parse_json
+from ledger.domain.strict_json import parse_spelled_json
 from ledger.domain.times import parse_time
 from ledger.errors import MalformedError
 
@@ -147,7 +147,7 @@ def _stated_position(shown: Any) -> int | None:
 
 def _parsed_or_none(line: bytes) -> Any:
     try:
-        return parse_json(line)
+        return parse_spelled_json(line)
     except MalformedError:
         return None
 
@@ -156,7 +156,7 @@ def _parsed(text: bytes, largest: int) -> Any:
     if len(text) > largest:
         raise OpenedError("the file, or a line of it, is larger than any answer of the service")
     try:
-        return parse_json(text)
+        return parse_spelled_json(text)
     except MalformedError as error:
         # Its message is about a request's body, and says where and what without repeating anything.
         raise OpenedError(error.detail.replace("the body", "the file, or a line of it,")) from None

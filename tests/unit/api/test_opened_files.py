@@ -49,7 +49,8 @@ def proven(answer: bytes) -> list[Any]:
 def refused(answer: Any) -> str:
     """Why an answer is refused, as a whole or for an event of it."""
     try:
-        faults = [one.fault for one in check(made.as_bytes(answer)) if one.fault is not None]
+        given = answer if isinstance(answer, bytes) else made.as_bytes(answer)
+        faults = [one.fault for one in check(given) if one.fault is not None]
     except (OpenedError, NoteError) as error:
         return error.detail
     assert faults, "it was accepted"
@@ -244,6 +245,17 @@ def test_of_two_spellings_of_base64_one_is_taken() -> None:
         answer = made.page()
         answer["events"][0]["proof"]["parts"][0]["key"] = wrong
         refused(answer)
+
+
+@pytest.mark.parametrize(
+    "digits", ["71.50", "7150e-2", "71.50000000000000000000001", "71.49999999999999999999999", "7.15e1"]
+)
+def test_numbers_are_held_to_their_digits(digits: str) -> None:
+    """Two numbers that Python rounds to one float are two numbers to whoever reads the file."""
+    answer = made.as_bytes(made.page())
+    altered = answer.replace(b'"weight":71.5', b'"weight":' + digits.encode())
+    assert altered != answer
+    assert "data is not what was recorded" in refused(altered)
 
 
 def test_the_same_member_twice_is_refused() -> None:
