@@ -19,8 +19,8 @@ _FAULTS: Final = 20
 
 
 class SpelledNumber(float):
-    """A number that is no integer (or ``-0``), and how it is spelled: two of them can be the same float and not the same
-    number."""
+    """A number that is no integer (or ``-0``), and how it is spelled: two of them can be the same float and not the
+    same number."""
 
     __slots__ = ("spelling",)
 
