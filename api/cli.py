@@ -8,15 +8,19 @@ import click
 
 from api.commands.access import keys, ledgers
 from api.commands.asking import query
+from api.commands.audit import audit
 from api.commands.drill import drill
 from api.commands.epochs import backup, epochs
 from api.commands.erasing import erase
 from api.commands.loading import import_file
+from api.commands.opened import opened
 from api.commands.proving import checkpoint, proof
+from api.commands.receipt import receipt
 from api.commands.session import explained
 from api.commands.setup import demo, init, migrate, serve
 from api.commands.vault import vault
 from api.commands.verifying import verify
+from api.commands.witness import witness
 from api.commands.worker import worker
 
 PROGRAM: Final = "audit-ledger"
@@ -43,13 +47,17 @@ _COMMANDS: Final = (
     query,
     erase,
     verify,
+    audit,
     checkpoint,
     proof,
+    opened,
+    receipt,
     keys,
     epochs,
     backup,
     drill,
     vault,
+    witness,
     demo,
 )
 

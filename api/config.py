@@ -14,6 +14,8 @@ from ledger.services.projecting.shipped import SHIPPED
 NONE: Final = "none"
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql+psycopg"
+WARN: Final = "warn"
+STOP: Final = "stop"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DEFAULT_THREADS: Final = 16
 POSTGRESQL_WORKERS: Final = 2
@@ -80,6 +82,11 @@ class Settings:
     """How long copies of a KEK are kept elsewhere after it was destroyed, as the operator declares."""
     final_alarm_days: int
     """An erasure that is not final after so long raises an alarm. 0: never."""
+    witnesses: Path | None
+    """The policy file that names the witnesses of the checkpoints (C2SP tlog-policy). None: there are none."""
+    witnesses_away: str
+    """What happens to a checkpoint that the quorum has not cosigned: ``WARN``, it is published all the same; ``STOP``:
+    not before."""
     verify_days: int
     """A worker verifies each ledger all through after so many days. 0: never."""
     pg_dump: str
@@ -116,6 +123,8 @@ class Settings:
             rotate_days=_rotate_days(env),
             kek_copies_days=_number(env, "AUDIT_LEDGER_KEK_COPIES_DAYS", 0, MOST_DAYS, least=0),
             final_alarm_days=_number(env, "AUDIT_LEDGER_FINAL_ALARM_DAYS", DEFAULT_ALARM_DAYS, MOST_DAYS, least=0),
+            witnesses=_file(env.get("AUDIT_LEDGER_WITNESSES")),
+            witnesses_away=_witnesses_away(env.get("AUDIT_LEDGER_WITNESSES_AWAY", WARN)),
             verify_days=_number(env, "AUDIT_LEDGER_VERIFY_DAYS", DEFAULT_VERIFY_DAYS, MOST_DAYS, least=0),
             pg_dump=env.get("AUDIT_LEDGER_PG_DUMP", "pg_dump"),
         )
@@ -220,6 +229,16 @@ def _rotate_days(env: Mapping[str, str]) -> int:
 def _origin(value: str) -> str:
     if _ORIGIN.fullmatch(value) is None:
         raise SettingsError("AUDIT_LEDGER_ORIGIN must be a host name, lower-case letters, digits, '.' and '-'")
+    return value
+
+
+def _file(value: str | None) -> Path | None:
+    return Path(value).absolute() if value is not None else None
+
+
+def _witnesses_away(value: str) -> str:
+    if value not in (WARN, STOP):
+        raise SettingsError(f"AUDIT_LEDGER_WITNESSES_AWAY must be {WARN} or {STOP}")
     return value
 
 

@@ -6,7 +6,7 @@ No message repeats a value (it could be a name).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from marshmallow import ValidationError, fields
@@ -15,6 +15,7 @@ from typing_extensions import override
 from ledger.domain import names, times
 from ledger.domain.ids import RefKind, parse_ref, parse_uuid
 from ledger.domain.query import AsOf
+from ledger.services.proving.answers import ProofKind
 
 UUID_FORM = "must be a UUID in its canonical form"
 
@@ -155,6 +156,40 @@ class FlagText(fields.Boolean):
         if value not in ("true", "false"):
             raise ValidationError("must be true or false")
         return bool(value == "true")
+
+
+PROOF_WORDS: Final[Mapping[str, ProofKind | None]] = {"false": None, "true": "placed", "opened": "opened"}
+"""What is asked for as ``proof`` in a URL."""
+
+
+class Proof(fields.Field[Any]):
+    """``false``, ``true`` or ``"opened"``; loaded as the kind of proof, or None."""
+
+    def __init__(self, **options: Any) -> None:
+        forms = [{"type": "boolean"}, {"type": "string", "enum": ["opened"]}]
+        options["metadata"] = {"oneOf": forms, **options.get("metadata", {})}
+        super().__init__(**options)
+
+    @override
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> Any:
+        # 1 and 0 are equal to true and false for Python, not for JSON.
+        if not isinstance(value, bool) and value != "opened":
+            raise ValidationError('must be true, false or "opened"')
+        return "opened" if value == "opened" else ("placed" if value else None)
+
+
+class ProofText(fields.String):
+    """The same in a URL."""
+
+    def __init__(self, **options: Any) -> None:
+        options["metadata"] = {"enum": list(PROOF_WORDS), **options.get("metadata", {})}
+        super().__init__(**options)
+
+    @override
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> Any:
+        if value not in PROOF_WORDS:
+            raise ValidationError("must be true, false or opened")
+        return PROOF_WORDS[value]
 
 
 class Choice(fields.String):

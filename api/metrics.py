@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from api.shared_counts import FOLDER_VARIABLE
 from api.wiring import Service
+from api.witness_metrics import witness_metrics
 from keyvault.errors import KeyVaultError
 from keyvault.finality import DAY
 from ledger.errors import LedgerError
@@ -66,8 +67,21 @@ class Counters:
             "How often something stored was not what was recorded; the log says what.",
             registry=None,
         )
+        self._witness_failures = Counter(
+            "audit_ledger_witness_failures",
+            "How often a witness has not cosigned what it was asked to, and why.",
+            ("witness", "reason"),
+            registry=None,
+        )
         self._hits, self._misses = self._unwraps.labels("hit"), self._unwraps.labels("miss")
-        self.collectors = (self._requests, self._seconds, self._queries, self._unwraps, self._alarms)
+        self.collectors = (
+            self._requests,
+            self._seconds,
+            self._queries,
+            self._unwraps,
+            self._alarms,
+            self._witness_failures,
+        )
 
     def request(self, method: str, route: str | None, status: int, seconds: float, *, query: bool) -> None:
         """A request was answered. ``route``: the template of its address; ``query``: it was a question, answered."""
@@ -85,6 +99,10 @@ class Counters:
     def alarm(self) -> None:
         """Something stored was not what was recorded."""
         self._alarms.inc()
+
+    def witness_failed(self, witness: str, outcome: str) -> None:
+        """A witness has not cosigned what it was asked to."""
+        self._witness_failures.labels(witness, outcome).inc()
 
 
 def metrics_text(service: Service, counters: Counters, restored: int = 0) -> bytes:
@@ -114,7 +132,7 @@ class _Databases(Collector):
     def collect(self) -> Iterator[Metric]:
         title = "What came back from an older copy and could not be mended; nothing is served meanwhile."
         yield _gauge("audit_ledger_restore_findings", title, (), [((), self._restored)])
-        yield from self._asked("database", self._ledgers)
+        yield from self._asked("database", lambda: (*self._ledgers(), *witness_metrics(self._service.deps)))
         yield from self._asked("keyvault", self._erasures)
 
     @staticmethod

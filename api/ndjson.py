@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 from flask import Response
 
 from api.json_text import NDJSON, json_line
 from api.problems import SERVER_ERROR, kind_of, log_failure, problem_of
-from api.rendering import render_appended, render_event
+from api.rendering import render_appended, render_event, render_proven_event
 from api.turns import Visit
 from ledger.domain.events import OpenedEvent
 from ledger.services.ingest import LineResult
+from ledger.services.proving.answers import ProvenEvent
 
 SPOOL_BYTES: Final = 2**20
 """Results above this wait on disk. They hold ids, positions and times, and nobody's data."""
 
 _CHUNK: Final = 64 * 1024
 
+T = TypeVar("T")
+
 
 def stream_events(pages: Iterator[Sequence[OpenedEvent]], visit: Visit) -> Response:
     """All events of an export, one a line. The first page is read before the status is sent; the others each take a
     place when it is their time, so that a client that reads slowly has none meanwhile."""
+    return _stream(pages, visit, render_event, b"")
+
+
+def stream_proven(checkpoint: str, pages: Iterator[Sequence[ProvenEvent]], visit: Visit) -> Response:
+    """The same with proofs, behind a first line that has the checkpoint."""
+    return _stream(pages, visit, render_proven_event, json_line({"checkpoint": checkpoint}))
+
+
+def _stream(pages: Iterator[Sequence[T]], visit: Visit, render: Callable[[T], dict[str, Any]], head: bytes) -> Response:
     first = next(pages, ())
-    return Response(_event_lines(chain([first], pages), visit), mimetype=NDJSON)
+    return Response(_event_lines(chain([first], pages), visit, render, head), mimetype=NDJSON)
 
 
-def _event_lines(pages: Iterator[Sequence[OpenedEvent]], visit: Visit) -> Iterator[bytes]:
+def _event_lines(
+    pages: Iterator[Sequence[T]], visit: Visit, render: Callable[[T], dict[str, Any]], head: bytes
+) -> Iterator[bytes]:
     count = 0
     try:
+        if head:
+            yield head
         while True:
             with visit.working():
                 events = next(pages, None)
-                text = b"".join(json_line(render_event(event)) for event in events or ())
+                text = b"".join(json_line(render(event)) for event in events or ())
             if events is None:
                 break
             count += len(events)

@@ -18,6 +18,7 @@ from api.logs import LOGGER
 from api.readiness import NotReadyError
 from keyvault import errors as vault
 from ledger import errors as ledger
+from ledger.services.proving.publishing import QuorumAwayError
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:audit-ledger:problem:"
@@ -95,6 +96,7 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     ledger.StateError: BUSY,
     ledger.StoreUnavailableError: STORE_UNAVAILABLE,
     ledger.RestoredError: NOT_READY,
+    QuorumAwayError: NOT_READY,
     ledger.DependencyError: STORE_UNAVAILABLE,
     ledger.IntegrityError: INTEGRITY,
     ledger.UnknownFormatError: INTEGRITY,

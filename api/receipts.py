@@ -11,10 +11,9 @@ from typing import Any
 from api.wiring import Service
 from keyvault.errors import UnknownLedgerError
 from ledger.domain.ids import parse_ref, parse_uuid
+from ledger.domain.receipts import RECEIPT_DOMAIN, canonical_json
 from ledger.domain.times import parse_time
 from ledger.ports import Lost, LostErasure
-from ledger.services.erase import RECEIPT_DOMAIN
-from ledger.services.finality import canonical_json
 
 
 class ReceiptError(Exception):

@@ -15,10 +15,12 @@ from ledger.domain.query import Moment
 from ledger.domain.state import HiddenParts
 from ledger.domain.times import format_time
 from ledger.ports import Pending
-from ledger.services.erase import Erasure, ErasureOutcome, Receipt
-from ledger.services.finality import WHY_PENDING, render_statements
+from ledger.services.erase import Erasure, ErasureOutcome
+from ledger.services.finality import WHY_PENDING
 from ledger.services.ledgers import LedgerSummary
+from ledger.services.proving.answers import ProvenEvent, ProvenPage
 from ledger.services.read import Page
+from ledger.services.receipts import Receipt, SignedPayload
 from ledger.services.subjects import SubjectSummary
 from ledger.services.unlinking import WHY_LINKED, LinkState
 
@@ -99,6 +101,31 @@ def render_page(page: Page) -> dict[str, Any]:
     }
 
 
+def render_proven_event(proven: ProvenEvent) -> dict[str, Any]:
+    """One event with its proof."""
+    proof: dict[str, Any] = {
+        "index": proven.event.recorded.position,
+        "hashes": [_base64(node) for node in proven.hashes],
+    }
+    if proven.kind == "opened":
+        proof["leaf"] = _base64(proven.leaf) if proven.leaf is not None else None
+        proof["parts"] = [
+            {"part": part.number, "sealed": _base64(part.sealed), "key": _base64(part.key)}
+            for part in proven.event.disclosed
+        ]
+    return {**render_event(proven.event), "proof": proof}
+
+
+def render_proven_page(page: ProvenPage) -> dict[str, Any]:
+    """One page of a query, with proofs under one checkpoint."""
+    return {
+        "as_of": render_moment(page.as_of),
+        "next": page.next,
+        "checkpoint": page.checkpoint,
+        "events": [render_proven_event(event) for event in page.events],
+    }
+
+
 def render_appended(appended: Appended) -> dict[str, Any]:
     """The place of one event."""
     return {
@@ -164,12 +191,15 @@ def render_erasure(erasure: Erasure) -> dict[str, Any]:
 
 def render_receipt(receipt: Receipt) -> dict[str, Any]:
     """A receipt."""
+    return {**_signed(receipt), "statements": [_signed(statement) for statement in receipt.statements]}
+
+
+def _signed(signed: SignedPayload) -> dict[str, Any]:
     return {
-        "payload": receipt.payload,
-        "proof": None,
-        "checkpoint": None,
-        "signature": _base64(receipt.signature),
-        "statements": render_statements(receipt.statements),
+        "payload": signed.payload,
+        "proof": signed.proof,
+        "checkpoint": signed.checkpoint,
+        "signature": _base64(signed.signature),
     }
 
 

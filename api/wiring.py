@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from api.config import Settings, SettingsError
 from api.private_files import write_private
+from api.witnesses import open_witnesses
 from keyvault import clear_names
 from keyvault import database as vault_database
 from keyvault import migrate as vault_migrations
@@ -47,6 +48,9 @@ class Counts(Protocol):
     def alarm(self) -> None:
         """Something stored was not what was recorded."""
 
+    def witness_failed(self, witness: str, outcome: str) -> None:
+        """A witness has not cosigned what it was asked to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -63,6 +67,8 @@ class Service:
         """Give the connections back."""
         self.store.close()
         self.vault.close()
+        if self.deps.witnesses is not None:
+            self.deps.witnesses.close()
 
     def check(self) -> Mapping[str, str]:
         """Each dependency by name with ``ok`` or what is wrong with it; the texts hold nothing of anybody's data."""
@@ -120,6 +126,7 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
         if counts is not None:
             counts.alarm()
 
+    witnesses = open_witnesses(settings, counts.witness_failed if counts is not None else None)
     engine = open_engine(settings.database_url)
     store = SqlStore(engine)
     vault = open_vault(
@@ -145,6 +152,7 @@ def open_service(settings: Settings, counts: Counts | None = None) -> Service:
         transparency=SqlTransparency(engine),
         signed=vault.signed_checkpoints,
         origin=settings.origin,
+        witnesses=witnesses,
     )
     return Service(settings, deps, store, vault, engine)
 

@@ -18,6 +18,7 @@ from api.logs import LOGGER, configure_logs
 from api.metrics import Counters
 from api.starting import check_dependencies
 from api.wiring import open_service
+from api.witness_duty import WitnessDuty
 from ledger.services.projecting.shipped import SHIPPED
 from ledger.services.worker import run_worker
 
@@ -51,7 +52,12 @@ def work(settings: Settings) -> None:
     try:
         guard = Guard(service)
         check_dependencies(service, guard)
-        with _told_to_stop() as stop, guard.running(), EpochDuties(service, stop, guard).running():
+        with (
+            _told_to_stop() as stop,
+            guard.running(),
+            EpochDuties(service, stop, guard).running(),
+            WitnessDuty(service, stop, guard).running(),
+        ):
             _log.info("working", extra={"projections": list(settings.projections)})
             run_worker(
                 service.deps,

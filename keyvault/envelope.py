@@ -81,11 +81,25 @@ def seal_part(dek: bytes, plaintext: bytes, aad: bytes, *, _salt: bytes | None =
 
 def open_part(dek: bytes, sealed: bytes, aad: bytes) -> bytes:
     """Open a part. Raises :class:`NotAuthenticError` when it is not authentic under this DEK and AAD."""
+    return disclose_part(dek, sealed, aad)[0]
+
+
+def disclose_part(dek: bytes, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
+    """Open a part, and give its single-use key beside the plaintext. Raises as :func:`open_part` does.
+
+    There is no other way to that key: of what does not open nothing is given away, whatever salt somebody puts there.
+    """
     _require_key(dek)
-    _require_format(sealed, 1 + SALT_SIZE + COMMIT_SIZE + TAG_SIZE, "sealed part")
-    salt = sealed[1 : 1 + SALT_SIZE]
+    _require_part(sealed)
+    key = part_key(dek, sealed[1 : 1 + SALT_SIZE])
+    return open_disclosed(key, sealed, aad), key
+
+
+def open_disclosed(key: bytes, sealed: bytes, aad: bytes) -> bytes:
+    """Open a part with its single-use key alone: needs no vault. Raises as :func:`open_part` does."""
+    _require_key(key)
+    _require_part(sealed)
     commit = sealed[1 + SALT_SIZE : 1 + SALT_SIZE + COMMIT_SIZE]
-    key = part_key(dek, salt)
     # GCM alone does not commit to its key: without this, one ciphertext could be opened to two texts.
     if not hmac.compare_digest(commit, _commit(key)):
         raise NotAuthenticError("the sealed part was not made under this key")
@@ -222,6 +236,10 @@ class DataKey:
         """See :func:`open_part`."""
         return open_part(self._dek, sealed, aad)
 
+    def disclose(self, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
+        """See :func:`disclose_part`."""
+        return disclose_part(self._dek, sealed, aad)
+
     @override
     def __reduce__(self) -> NoReturn:
         raise TypeError("a data key is never pickled or copied")
@@ -306,6 +324,10 @@ def _decrypt(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes, what: str)
 def _require_key(key: bytes) -> None:
     if len(key) != KEY_SIZE:
         raise ValueError("a key has exactly 32 bytes")
+
+
+def _require_part(sealed: bytes) -> None:
+    _require_format(sealed, 1 + SALT_SIZE + COMMIT_SIZE + TAG_SIZE, "sealed part")
 
 
 def _require_format(blob: bytes, least: int, what: str) -> None:

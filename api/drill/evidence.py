@@ -9,10 +9,11 @@ from api.drill.canary import LEDGER
 from api.drill.checks import Check, judged, unseen
 from api.drill.looking import Scene
 from keyvault.errors import KeyVaultError, NotAuthenticError
+from ledger.domain.receipts import RECEIPT_DOMAIN, STATEMENT_DOMAIN, canonical_json
 from ledger.domain.times import format_time
 from ledger.ports import ErasureEntry
-from ledger.services.erase import RECEIPT_DOMAIN, get_receipt
-from ledger.services.finality import STATEMENT_DOMAIN, WHY_PENDING, canonical_json, final_states
+from ledger.services.finality import WHY_PENDING, final_states
+from ledger.services.receipts import get_receipt
 from ledger.services.verifying.running import verify_ledger
 
 _WAITS: Final = ("shared-place", "keeper-waits", "copies-kept")
@@ -86,7 +87,7 @@ def check_receipts(scene: Scene, entries: Sequence[ErasureEntry]) -> Check:
         try:
             inspection.verify(ledger_id, RECEIPT_DOMAIN + canonical_json(receipt.payload), receipt.signature)
             for statement in receipt.statements:
-                inspection.verify(ledger_id, STATEMENT_DOMAIN + statement.payload.encode(), statement.signature)
+                inspection.verify(ledger_id, STATEMENT_DOMAIN + canonical_json(statement.payload), statement.signature)
         except NotAuthenticError as error:
             faults.append(f"of erasure {entry.erasure_id}: {error}")
     missing = {key_id.hex() for key_id in scene.exhibit.key_ids} - named

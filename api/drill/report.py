@@ -22,8 +22,8 @@ from api.drill.places import is_sqlite
 from api.wiring import Service
 from ledger.domain.events import JsonObject
 from ledger.domain.ids import format_ref
+from ledger.domain.receipts import canonical_json
 from ledger.domain.times import format_time
-from ledger.services.finality import canonical_json
 
 DRILL_DOMAIN: Final = b"audit-ledger v1 drill\n"
 """Stands before the payload in what a report's signature signs, so that no other statement can pass for one."""

@@ -18,6 +18,7 @@ from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.ids import parse_uuid
 from ledger.errors import NotFoundError
 from ledger.services import erase
+from ledger.services.receipts import get_receipt
 
 blueprint = Endpoints("Erasures", __name__, description="Article 17: shred a subject's keys. The log itself stays.")
 
@@ -88,7 +89,7 @@ def show(ledger: LedgerInfo, id: str) -> Response:
 @blueprint.problems(*LEDGER_PROBLEMS)
 def show_receipt(ledger: LedgerInfo, id: str) -> Response:
     """Show the receipt of an erasure: always the same payload and signature, and what was signed about it since."""
-    return json_response(render_receipt(erase.get_receipt(open_service().deps, ledger.ledger_id, _erasure_id(id))))
+    return json_response(render_receipt(get_receipt(open_service().deps, ledger.ledger_id, _erasure_id(id))))
 
 
 def _erasure_id(text: str) -> UUID:

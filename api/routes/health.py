@@ -43,7 +43,15 @@ def readyz() -> Response:
         # Why, with its paths and addresses, is in the log: this endpoint is for everybody.
         shown = {name: OK if state == OK else "not available" for name, state in states.items()}
         raise NotReadyError({**shown, GUARD_NAME: states[GUARD_NAME]})
-    return json_response({"status": "ready", "dependencies": dict(states)})
+    return json_response({"status": "ready", "dependencies": {**states, **_witnesses_state()}})
+
+
+def _witnesses_state() -> dict[str, str]:
+    """Told and no more: without them everything goes on but the publishing."""
+    witnesses = open_service().deps.witnesses
+    if witnesses is None:
+        return {}
+    return {"witnesses": "publishing waits for their quorum" if witnesses.is_waited_for else OK}
 
 
 def _guard_state() -> str:

@@ -181,6 +181,49 @@ class Page(Schema):
     events = fields.List(fields.Nested(Event), required=True)
 
 
+class OpenedPart(Schema):
+    """A part as it was recorded, and the key that opens it and no other."""
+
+    part = fields.Integer(required=True, metadata={"description": "Its number in the leaf, from 0."})
+    sealed = fields.String(required=True, metadata={"format": "byte"})
+    key = fields.String(required=True, metadata={"format": "byte"})
+
+
+class EventProof(Schema):
+    """That an event is recorded at this index; with `leaf` and `parts`, that it says what is shown."""
+
+    index = fields.Integer(required=True)
+    hashes = fields.List(
+        fields.String(metadata={"format": "byte"}),
+        required=True,
+        metadata={"description": "The inclusion proof (RFC 6962), from the leaf's sibling up."},
+    )
+    leaf = fields.String(
+        allow_none=True,
+        metadata={"format": "byte", "description": "null only where the row was altered so that it has none."},
+    )
+    parts = fields.List(fields.Nested(OpenedPart))
+
+
+class EventWithProof(Event):
+    """An event, with its proof where that was asked for."""
+
+    proof = fields.Nested(EventProof)
+
+
+class SingleEvent(EventWithProof):
+    """An event, with its proof and the checkpoint of that where they were asked for."""
+
+    checkpoint = fields.String(metadata={"description": "C2SP tlog-checkpoint"})
+
+
+class PageWithProofs(Page):
+    """One page of events, with proofs where they were asked for, all of them under one checkpoint."""
+
+    events = fields.List(fields.Nested(EventWithProof), required=True)
+    checkpoint = fields.String(metadata={"description": "C2SP tlog-checkpoint"})
+
+
 class Stream(Schema):
     """A stream."""
 
@@ -237,19 +280,30 @@ class Erasure(Schema):
     unlink_pending = fields.Nested(UnlinkPending, required=True, allow_none=True)
 
 
+class RootProof(Schema):
+    """Links the leaf of a payload, and the roots before it and with it, to a checkpoint. Hashes in base64."""
+
+    index = fields.Integer(required=True)
+    hashes = fields.List(fields.String(metadata={"format": "byte"}), required=True)
+    frontier = fields.List(fields.String(metadata={"format": "byte"}), required=True)
+    consistency = fields.List(fields.String(metadata={"format": "byte"}), required=True)
+
+
 class SignedStatement(Schema):
     """What was signed about an erasure after it was done, such as that it is final."""
 
     payload = fields.Dict(required=True)
+    proof = fields.Nested(RootProof, required=True, allow_none=True)
+    checkpoint = fields.String(required=True, allow_none=True, metadata={"description": "C2SP tlog-checkpoint"})
     signature = fields.String(required=True, metadata={"format": "byte"})
 
 
 class Receipt(Schema):
-    """The signed evidence of an erasure."""
+    """The signed evidence of an erasure. `proof` and `checkpoint` are null while there is no checkpoint that has it."""
 
     payload = fields.Dict(required=True)
-    proof = fields.Raw(required=True, allow_none=True)
-    checkpoint = fields.Raw(required=True, allow_none=True)
+    proof = fields.Nested(RootProof, required=True, allow_none=True)
+    checkpoint = fields.String(required=True, allow_none=True, metadata={"description": "C2SP tlog-checkpoint"})
     signature = fields.String(required=True, metadata={"format": "byte"})
     statements = fields.List(fields.Nested(SignedStatement), required=True)
 

@@ -17,6 +17,8 @@ from api.fields import (
     MomentText,
     Name,
     PlainText,
+    Proof,
+    ProofText,
     Ref,
     Text,
     Time,
@@ -63,6 +65,12 @@ AS_OF: Final = {
 AS_RECORDED: Final = {
     "default": False,
     "description": "Show events in the shape in which they were recorded, and not in the newest one of their types.",
+}
+
+
+PROOF: Final = {
+    "description": "`true`: with the proof that each event is recorded, under one checkpoint. `opened`: also with what "
+    "shows that the text is the recorded one (events are then shown as they were recorded)."
 }
 
 
@@ -213,19 +221,20 @@ class Query(Request):
     order = Choice("asc", "desc", load_default="asc", metadata={"default": "asc"})
     limit = WholeNumber(1, LIMIT, load_default=DEFAULT_LIMIT, metadata={"default": DEFAULT_LIMIT})
     cursor = PlainText(allow_none=True, metadata={"description": "The `next` of the page before."})
-    proof = Flag(load_default=False, metadata={"default": False})
+    proof = Proof(load_default=None, allow_none=False, metadata={**PROOF, "default": False})
     as_recorded = Flag(load_default=False, metadata=AS_RECORDED)
-
-    @validates_schema
-    def _no_proofs_yet(self, data: dict[str, Any], **_: Any) -> None:
-        if data.get("proof"):
-            raise ValidationError({"proof": ["must be false: this version gives no proofs yet"]})
 
 
 class Showing(Request):
-    """The query parameters of one event."""
+    """The query parameter of everything that shows events."""
 
     as_recorded = FlagText(load_default=False, metadata=AS_RECORDED)
+
+
+class ShowingOne(Showing):
+    """The query parameters of one event."""
+
+    proof = ProofText(load_default=None, allow_none=False, metadata={**PROOF, "default": "false"})
 
 
 class Follow(Showing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -167,12 +167,23 @@ class OpenedPart:
 
 
 @dataclass(frozen=True, slots=True)
+class DisclosedPart:
+    """What shows somebody without a vault what one part says. ``key``: its single-use key; it opens this part, for
+    good, and no other."""
+
+    number: int
+    sealed: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class OpenedEvent:
     """An event as a reader gets to see it now.
 
     ``opened_keys``: of the subjects' keys that parts of it were opened with, in part order (the ledger's own is not
     named). ``shown_version``: the schema version whose shape ``data`` and ``nonpersonal`` have. ``led_by_code``: the
-    versions on its way there from which code has led it on.
+    versions on its way there from which code has led it on. ``disclosed``: the parts that were opened, for a reader who
+    asked for a proof of what they say.
     """
 
     recorded: RecordedEvent
@@ -186,6 +197,7 @@ class OpenedEvent:
     schema_status: SchemaStatus = "unregistered"
     shown_version: int = 1
     led_by_code: tuple[int, ...] = ()
+    disclosed: tuple[DisclosedPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

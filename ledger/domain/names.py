@@ -27,6 +27,8 @@ SUBJECT_ERASED: Final = "SubjectErased"
 SUBJECT_RESTRICTED: Final = "SubjectRestricted"
 SUBJECT_UNRESTRICTED: Final = "SubjectUnrestricted"
 SUBJECT_REINSTATED: Final = "SubjectReinstated"
+ERASURE_FINAL: Final = "ErasureFinal"
+NAME_UNLINKED: Final = "NameUnlinked"
 VAULT_RECONCILED: Final = "VaultReconciled"
 STREAM_SUPERSEDED: Final = "StreamSuperseded"
 PROCESS_REACTED: Final = "ProcessReacted"
@@ -36,8 +38,8 @@ PROCESS_TYPES: Final = frozenset({PROCESS_REACTED, TIMER_FIRED, COMMAND_REFUSED}
 RESERVED_TYPES: Final = frozenset(
     {
         SUBJECT_ERASED,
-        "ErasureFinal",
-        "NameUnlinked",
+        ERASURE_FINAL,
+        NAME_UNLINKED,
         SUBJECT_REINSTATED,
         SUBJECT_RESTRICTED,
         SUBJECT_UNRESTRICTED,

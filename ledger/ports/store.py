@@ -35,6 +35,15 @@ class KeyUsage:
     last: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ErasureRoots:
+    """``root``: of the tree that ends with an erasure's ``SubjectErased``. ``before``: of the tree that ends just
+    before it; None for an erasure that was recorded when this was not kept yet."""
+
+    root: bytes
+    before: bytes | None
+
+
 KeyRow = tuple[int, int, int, bytes]
 """A row of ``event_keys``: position, part, role, key_id."""
 
@@ -73,8 +82,9 @@ class HeadLock(Protocol):
     def remember(self, mark: VaultMark) -> None:
         """Let the head remember this of the key vault, whatever it remembered before."""
 
-    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
-        """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""
+    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes, *, before: bytes) -> None:
+        """Record that these keys are dead from ``position`` on, the root of the tree that ends there, and the root of
+        the tree ``before``."""
 
 
 class Store(Streams, Overview, Evidence, Protocol):
@@ -160,9 +170,9 @@ class Store(Streams, Overview, Evidence, Protocol):
     def closed_streams(self, ledger_id: UUID) -> Mapping[bytes, int]:
         """The streams that have ended, each with the position of its last event."""
 
-    def erasure_root(self, ledger_id: UUID, erasure_id: UUID) -> bytes:
-        """The root of the tree that ends with this erasure's ``SubjectErased``. Raises ``IntegrityError`` when it is
-        not there."""
+    def roots_of_erasure(self, ledger_id: UUID, erasure_id: UUID) -> ErasureRoots:
+        """The roots that were kept with this erasure's ``SubjectErased``. Raises ``IntegrityError`` when they are not
+        there."""
 
     def erasure_roots(self, ledger_id: UUID) -> Mapping[UUID, bytes]:
         """The root of the tree that ends with each erasure's ``SubjectErased``, by erasure id."""

@@ -49,8 +49,8 @@ class FullTile:
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt as it was first handed out. ``payload``: the canonical JSON that was signed (64 bytes, Ed25519);
-    ``proof``: what else came with it, as JSON."""
+    """A receipt as it was first handed out. ``payload``: the canonical JSON that was signed (64 bytes, Ed25519), less
+    the commitment to a name, which stays in the vault (I5); ``proof``: what else came with it, as JSON."""
 
     payload: str
     signature: bytes
@@ -110,7 +110,8 @@ class Transparency(Protocol):
         """The size of the last checkpoint that this witness has cosigned; 0: none."""
 
     def add_receipt(self, ledger_id: UUID, erasure_id: UUID, receipt: StoredReceipt) -> StoredReceipt:
-        """Keep the receipt of an erasure, unless there is one. Gives the one that stays."""
+        """Keep the receipt of an erasure, or of a statement about one under the id of its event, unless there is one.
+        Gives the one that stays."""
 
     def receipt(self, ledger_id: UUID, erasure_id: UUID) -> StoredReceipt | None: ...
 

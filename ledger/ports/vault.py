@@ -30,6 +30,13 @@ class DataKey(Protocol):
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """Give the plaintext back. Raises ``ValueError`` when the part is not authentic under this key and AAD."""
 
+    def disclose(self, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
+        """Open a part, and give the 32 bytes of its single-use key beside the plaintext. Raises as ``open`` does.
+
+        Whoever has that key can open this part, for good, and no other; an erasure does not reach it. So it is for
+        somebody who may read the part now and asked for a proof, and is never logged or stored.
+        """
+
 
 class KeyView(Protocol):
     """What the vault knows of one key at the moment of the call.

@@ -19,13 +19,15 @@ from ledger.ports import (
     Store,
     Transparency,
 )
+from ledger.ports.witness import Witnesses
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """The outside world of the ledger. Shared by threads; holds no state of its own.
 
-    ``origin``: the host name in the names of the logs (``origin/ledger``). ``upcasters``: the ways from old versions of
+    ``origin``: the host name in the names of the logs (``origin/ledger``). ``witnesses``: None where none are
+    configured. ``upcasters``: the ways from old versions of
     events to new ones that are written in code.
     """
 
@@ -40,6 +42,7 @@ class Dependencies:
     transparency: Transparency
     signed: SignedCheckpoints
     origin: str
+    witnesses: Witnesses | None = None
     upcasters: Upcasters = field(default_factory=Upcasters)
 
     def new_id(self) -> UUID:

@@ -14,7 +14,6 @@ the next request for the same subject drives it on. No lock is held across two d
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -22,26 +21,24 @@ from typing import Final
 from uuid import UUID
 
 from ledger.domain.cursors import invalid_cursor
-from ledger.domain.encoding import leaf_of
-from ledger.domain.erasure import ErasureEvidence, ErasureState, erasure_state, next_step
-from ledger.domain.events import Envelope, JsonObject, RecordedEvent, Role
+from ledger.domain.erasure import ErasureState, erasure_state, next_step
+from ledger.domain.events import Envelope, Role
 from ledger.domain.ids import format_ref
 from ledger.domain.merkle import root_of
 from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.query import NameOrRef
 from ledger.domain.sequence import place_events
 from ledger.domain.times import format_time
-from ledger.errors import BusyError, IntegrityError, NotFoundError
-from ledger.ports import ErasureEntry, Statement
+from ledger.errors import BusyError
+from ledger.ports import ErasureEntry
 from ledger.services.dependencies import Dependencies
-from ledger.services.finality import FinalState, canonical_json, final_states
+from ledger.services.evidence import entry_of, event_of, evidence_of
+from ledger.services.finality import FinalState, final_states
 from ledger.services.marking import noting_head
 from ledger.services.naming import name_of_subject
+from ledger.services.receipts import Receipt, receipt_of, signed_statements
 from ledger.services.recording import PlainPart, seal_event
 from ledger.services.unlinking import LinkState, link_states, unlink_at_once
-
-RECEIPT_DOMAIN: Final = b"audit-ledger v1 receipt\n"
-"""Stands before the payload in what a receipt's signature signs, so that no other statement can pass for a receipt."""
 
 SALT_BYTES: Final = 32
 
@@ -68,16 +65,6 @@ class Erasure:
     state: ErasureState
     final: FinalState
     linked: LinkState
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The signed evidence of one erasure. ``signature`` (64 bytes, Ed25519) is over ``RECEIPT_DOMAIN`` and the payload
-    as canonical JSON (RFC 8785). ``statements``: what was signed about the erasure later."""
-
-    payload: JsonObject
-    signature: bytes
-    statements: Sequence[Statement] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +111,7 @@ def erase_subject(deps: Dependencies, ledger_id: UUID, order: ErasureOrder) -> E
         receipt = receipt_of(deps, entry)
         name_salt = salt if ours and name is not None else None
         if unlink_at_once(deps, entry):
-            receipt = replace(receipt, statements=_statements(deps, entry))
+            receipt = replace(receipt, statements=signed_statements(deps, ledger_id, entry.erasure_id))
         return ErasureOutcome(_with_usage(deps, entry), receipt, name_salt, repeated=not ours)
     raise BusyError("another erasure of the same subject is under way; try again in a moment")
 
@@ -134,15 +121,15 @@ def complete_erasure(deps: Dependencies, entry: ErasureEntry) -> ErasureEntry:
 
     Raises ``IntegrityError`` for one that has failed, and errors of dependencies; then it may be driven on.
     """
-    evidence = _evidence(deps, entry)
+    evidence = evidence_of(deps, entry)
     if next_step(evidence) == "record":
         _record_shredding(deps, entry)
-        evidence = _evidence(deps, entry)
+        evidence = evidence_of(deps, entry)
     if next_step(evidence) == "finish":
-        event = _event_of(evidence)
+        event = event_of(evidence)
         entry = deps.vault.finish_erasure(entry.ledger_id, entry.erasure_id, event.recorded_at)
-        evidence = _evidence(deps, entry)
-    _event_of(evidence)
+        evidence = evidence_of(deps, entry)
+    event_of(evidence)
     return entry
 
 
@@ -166,7 +153,7 @@ def resume_erasures(deps: Dependencies) -> Mapping[UUID, Exception | None]:
 
 def get_erasure(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Erasure:
     """One erasure. Raises ``NotFoundError``."""
-    return _with_usage(deps, _entry(deps, ledger_id, erasure_id))
+    return _with_usage(deps, entry_of(deps, ledger_id, erasure_id))
 
 
 def list_erasures(
@@ -179,40 +166,6 @@ def list_erasures(
     entries = deps.vault.erasures(ledger_id, reference=reference, done=done, after=after, limit=limit)
     final, linked = final_states(deps, entries), link_states(deps, entries)
     return [_with_usage(deps, entry, final[entry.erasure_id], linked[entry.erasure_id]) for entry in entries]
-
-
-def get_receipt(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> Receipt:
-    """The receipt of an erasure that is done: always the same bytes. Raises ``NotFoundError``."""
-    entry = _entry(deps, ledger_id, erasure_id)
-    if not entry.done:
-        raise NotFoundError("the erasure is not done yet, so it has no receipt")
-    return receipt_of(deps, entry)
-
-
-def receipt_of(deps: Dependencies, entry: ErasureEntry) -> Receipt:
-    """Build and sign the receipt of a done erasure. Everything in it is fixed once step 2 is committed."""
-    event = _event_of(_evidence(deps, entry))
-    root = deps.store.erasure_root(entry.ledger_id, entry.erasure_id)
-    commitment = entry.name_commitment
-    payload: JsonObject = {
-        "id": str(entry.erasure_id),
-        "ledger_id": str(entry.ledger_id),
-        "subject_ref": format_ref("sub", entry.subject_ref),
-        "name_commitment": _base64(commitment) if commitment is not None else None,
-        "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
-        "events": deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids]).events,
-        "requested_at": format_time(entry.requested_at),
-        "erased_at": format_time(event.recorded_at),
-        "position": event.position,
-        "leaf": _base64(leaf_of(event)),
-        "root": _base64(root),
-    }
-    signature = deps.vault.sign(entry.ledger_id, RECEIPT_DOMAIN + canonical_json(payload))
-    return Receipt(payload, signature, _statements(deps, entry))
-
-
-def _statements(deps: Dependencies, entry: ErasureEntry) -> Sequence[Statement]:
-    return deps.vault.statements(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id, ())
 
 
 def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
@@ -253,6 +206,7 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
     sealed = seal_event(envelope, parts, entry.requested_by)
     with deps.store.locked_head(entry.ledger_id) as lock:
         if not lock.find_ids([entry.erasure_id]):
+            before = root_of(lock.head.frontier)
             recorded, head = place_events([sealed], noting_head(deps, entry.ledger_id, lock.head), {}, deps.clock())
             lock.write(recorded, head)
             key_ids = [key_id for key_id, _ in entry.key_ids]
@@ -260,22 +214,7 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
             # they were.
             dead = lock.shredded(key_ids)
             new = [key_id for key_id in key_ids if key_id not in dead]
-            lock.shred(new, recorded[0].position, entry.erasure_id, root_of(head.frontier))
-
-
-def _event_of(evidence: ErasureEvidence) -> RecordedEvent:
-    """The event of an erasure that is recorded."""
-    if evidence.event is None:
-        raise IntegrityError("the event of an erasure is missing; run `audit-ledger verify`")
-    if not evidence.recorded:
-        # I9: a writer's event under this id shreds nothing, so without this the keys would go and nothing say why.
-        raise IntegrityError("the id of an erasure was taken by another event, so the erasure cannot be recorded")
-    return evidence.event
-
-
-def _evidence(deps: Dependencies, entry: ErasureEntry) -> ErasureEvidence:
-    event = deps.store.find_events(entry.ledger_id, [entry.erasure_id]).get(entry.erasure_id)
-    return ErasureEvidence(begun=True, done=entry.done, event=event)
+            lock.shred(new, recorded[0].position, entry.erasure_id, root_of(head.frontier), before=before)
 
 
 def _with_usage(
@@ -286,15 +225,4 @@ def _with_usage(
         final = final_states(deps, [entry])[entry.erasure_id]
     if linked is None:
         linked = link_states(deps, [entry])[entry.erasure_id]
-    return Erasure(entry, usage.events, erasure_state(_evidence(deps, entry)), final, linked)
-
-
-def _entry(deps: Dependencies, ledger_id: UUID, erasure_id: UUID) -> ErasureEntry:
-    entry = deps.vault.erasure(ledger_id, erasure_id)
-    if entry is None:
-        raise NotFoundError("there is no erasure of this id in this ledger")
-    return entry
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
+    return Erasure(entry, usage.events, erasure_state(evidence_of(deps, entry)), final, linked)

@@ -7,23 +7,18 @@ here it is signed, with the ledger's own key, and what was signed stays as it is
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.erasure import ErasureEvidence
 from ledger.domain.events import JsonObject
 from ledger.domain.ids import format_ref
 from ledger.domain.names import ACTOR_PURPOSE
 from ledger.domain.times import format_time
-from ledger.ports import ErasureEntry, Finality, Pending, Statement, StatementKind
+from ledger.ports import ErasureEntry, Finality, Pending
 from ledger.services.dependencies import Dependencies
-
-STATEMENT_DOMAIN: Final = b"audit-ledger v1 statement\n"
-"""Stands before the payload in what a statement's signature signs, so that no receipt can pass for a statement."""
+from ledger.services.stating import make_statement, recorded_ones, statements_of
 
 WHY_PENDING: Final[Mapping[Pending, str]] = {
     "open": "the erasure itself is not done yet",
@@ -79,42 +74,9 @@ def sign_final_erasures(deps: Dependencies) -> Sequence[UUID]:
         entries = recorded_ones(deps, page)
         for entry, finality in zip(entries, deps.vault.finality(entries, ask_keeper=True), strict=True):
             if finality.since is not None:
-                sign_statement(deps, entry, "final", finality.since, _payload(entry, finality, finality.since))
+                make_statement(deps, entry, "final", _payload(entry, finality, finality.since))
                 signed.append(entry.erasure_id)
     return signed
-
-
-def sign_statement(deps: Dependencies, entry: ErasureEntry, kind: StatementKind, at: int, payload: JsonObject) -> None:
-    """Sign something about an erasure with the ledger's key, and keep it for good."""
-    message = canonical_json(payload)
-    signature = deps.vault.sign(entry.ledger_id, STATEMENT_DOMAIN + message)
-    deps.vault.add_statement(entry.ledger_id, entry.erasure_id, kind, at, message.decode(), signature)
-
-
-def statements_of(deps: Dependencies, kind: StatementKind, entries: Sequence[ErasureEntry]) -> Mapping[UUID, Statement]:
-    """Erasure → what was stated of this kind; of erasures of one ledger."""
-    if not entries:
-        return {}
-    found = deps.vault.statements(entries[0].ledger_id, [entry.erasure_id for entry in entries])
-    return {
-        erasure_id: statement
-        for erasure_id, statements in found.items()
-        for statement in statements
-        if statement.kind == kind
-    }
-
-
-def render_statements(statements: Sequence[Statement]) -> list[JsonObject]:
-    """In the form of a receipt: what was signed, and the signature over ``STATEMENT_DOMAIN`` and it as it stands."""
-    return [
-        {"payload": json.loads(one.payload), "signature": base64.b64encode(one.signature).decode()}
-        for one in statements
-    ]
-
-
-def canonical_json(payload: JsonObject) -> bytes:
-    """RFC 8785, for payloads of strings, integers, nulls, and lists and objects of them under ASCII names."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _payload(entry: ErasureEntry, finality: Finality, final_at: int) -> JsonObject:
@@ -133,21 +95,6 @@ def _payload(entry: ErasureEntry, finality: Finality, final_at: int) -> JsonObje
             for epoch in finality.epochs
         ],
     }
-
-
-def recorded_ones(deps: Dependencies, entries: Sequence[ErasureEntry]) -> Sequence[ErasureEntry]:
-    """Those that the ledger has recorded: nothing is stated of others, whatever the vault holds (I9)."""
-    by_ledger: dict[UUID, list[UUID]] = {}
-    for entry in entries:
-        by_ledger.setdefault(entry.ledger_id, []).append(entry.erasure_id)
-    events = {ledger_id: deps.store.find_events(ledger_id, ids) for ledger_id, ids in by_ledger.items()}
-    evidence = {
-        entry.erasure_id: ErasureEvidence(
-            begun=True, done=entry.done, event=events[entry.ledger_id].get(entry.erasure_id)
-        )
-        for entry in entries
-    }
-    return [entry for entry in entries if evidence[entry.erasure_id].recorded]
 
 
 def _pages(deps: Dependencies) -> Iterator[Sequence[ErasureEntry]]:

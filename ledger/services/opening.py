@@ -14,9 +14,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from ledger.domain.encoding import decode_plaintext, encode_aad, leaf_of
-from ledger.domain.events import OpenedEvent, OpenedPart, RecordedEvent, Redaction, RedactionReason, Role
+from ledger.domain.events import DisclosedPart, OpenedEvent, OpenedPart, RecordedEvent, Redaction, RedactionReason, Role
 from ledger.domain.merkle import hash_leaf
-from ledger.ports import KeyView, Shredding
+from ledger.ports import DataKey, KeyView, Shredding
 from ledger.services.dependencies import Dependencies
 
 
@@ -37,29 +37,37 @@ def open_events(
     roles: Collection[Role] = SEALED_ROLES,
     *,
     recording: bool = False,
+    disclosing: bool = False,
 ) -> list[OpenedEvent]:
     """Open a page of events, or of each only the parts in some roles. ``recording``: also what is restricted, for an
-    append that needs a name from there; never to be shown.
+    append that needs a name from there; never to be shown. ``disclosing``: with the single-use keys of the parts that
+    are opened, and of no others.
 
     Costs one look at the vault and one at ``shredded_keys``, whatever the page's length.
     """
+    if recording and disclosing:
+        raise ValueError("what is opened for recording is never disclosed")
     wanted = SEALED_ROLES.intersection(roles)
     key_ids = {part.key_id for event in events for part in event.parts if part.role in wanted}
     if not key_ids:
-        return [_OpenEvent(deps, event, _Keys({}, {}), wanted).opened() for event in events]
+        return [_OpenEvent(deps, event, _Keys({}, {}), wanted, disclosing=disclosing).opened() for event in events]
     views = deps.vault.look_up_keys(ledger_id, key_ids, recording=recording)
     keys = _Keys(views, deps.store.shreddings(ledger_id, key_ids))
-    return [_OpenEvent(deps, event, keys, wanted).opened() for event in events]
+    return [_OpenEvent(deps, event, keys, wanted, disclosing=disclosing).opened() for event in events]
 
 
 class _OpenEvent:
     """Opens one event, part by part."""
 
-    def __init__(self, deps: Dependencies, event: RecordedEvent, keys: _Keys, wanted: Collection[Role]) -> None:
+    def __init__(
+        self, deps: Dependencies, event: RecordedEvent, keys: _Keys, wanted: Collection[Role], *, disclosing: bool
+    ) -> None:
         self._deps = deps
         self._event = event
         self._keys = keys
         self._wanted = wanted
+        self._disclosing = disclosing
+        self._disclosed: list[DisclosedPart] = []
         self._opened_keys: list[bytes] = []
         self._roles = [(part.role, part.key_id) for part in event.parts]
         self._redactions: list[Redaction] = []
@@ -95,6 +103,7 @@ class _OpenEvent:
             redactions=tuple(self._redactions),
             opened_keys=tuple(dict.fromkeys(self._opened_keys)),
             shown_version=self._event.envelope.schema_version,
+            disclosed=tuple(self._disclosed),
         )
 
     def _has_content(self) -> bool:
@@ -142,13 +151,21 @@ class _OpenEvent:
         if not genuine:
             return _redaction(pointer, view, "unreadable")
         try:
-            aad = encode_aad(self._event.envelope, self._roles, number)
-            content = decode_plaintext(view.key.open(part.sealed, aad))
+            content = self._read_part(number, view.key)
         except ValueError:
             self._alarm(number, "the part is not authentic")
             return _redaction(pointer, view, "unreadable")
         if view.subject_ref is not None:
             self._opened_keys.append(part.key_id)
+        return content
+
+    def _read_part(self, number: int, key: DataKey) -> Mapping[str, Any]:
+        sealed, aad = self._event.parts[number].sealed, encode_aad(self._event.envelope, self._roles, number)
+        if not self._disclosing:
+            return decode_plaintext(key.open(sealed, aad))
+        plaintext, part_key = key.disclose(sealed, aad)
+        content = decode_plaintext(plaintext)
+        self._disclosed.append(DisclosedPart(number, sealed, part_key))
         return content
 
     def _alarm(self, part: int | None, what: str) -> None:

@@ -61,8 +61,10 @@ def query_events(
     cursor: str | None,
     limit: int,
     as_recorded: bool = False,
+    disclosing: bool = False,
 ) -> Page:
-    """One page of the events that match, each in the newest shape of its type, or ``as_recorded``.
+    """One page of the events that match, each in the newest shape of its type, or ``as_recorded``, or as recorded and
+    ``disclosing`` (see ``open_events``).
 
     With a cursor the query is what the cursor pins; a ``query`` beside it must be the same question.
     Raises ``InvalidError``.
@@ -77,7 +79,7 @@ def query_events(
     moment = _moment(deps, ledger_id, pinned)
     which = find_filter(deps, ledger_id, pinned)
     rows, more = _page_of(deps, ledger_id, which, place, limit) if which is not None else ([], False)
-    events = _opened(deps, ledger_id, rows, as_recorded=as_recorded)
+    events = _opened(deps, ledger_id, rows, as_recorded=as_recorded, disclosing=disclosing)
     following = encode_cursor(ledger_id, pinned, place_of(rows[-1], which)) if more and which else None
     return Page(moment, events, following)
 
@@ -103,18 +105,26 @@ def export_events(
 ) -> Iterator[Sequence[OpenedEvent]]:
     """All events that match, as of one moment, in pages. Memory stays constant, and every page looks at the keys anew:
     an erasure that is acknowledged meanwhile holds for all pages that begin after it (I7)."""
-    pinned = pin_query(deps, ledger_id, query)
+    return export_pinned(deps, ledger_id, pin_query(deps, ledger_id, query), as_recorded=as_recorded)
+
+
+def export_pinned(
+    deps: Dependencies, ledger_id: UUID, pinned: PinnedQuery, *, as_recorded: bool = False, disclosing: bool = False
+) -> Iterator[Sequence[OpenedEvent]]:
+    """The same for a query whose moment was resolved before."""
     which = find_filter(deps, ledger_id, pinned)
     if which is None:
         return iter(())
     chunks = _chunks(deps, ledger_id, which, None, None)
-    return (_opened(deps, ledger_id, rows, as_recorded=as_recorded) for rows in chunks)
+    return (_opened(deps, ledger_id, rows, as_recorded=as_recorded, disclosing=disclosing) for rows in chunks)
 
 
 def _opened(
-    deps: Dependencies, ledger_id: UUID, rows: Sequence[RecordedEvent], *, as_recorded: bool
+    deps: Dependencies, ledger_id: UUID, rows: Sequence[RecordedEvent], *, as_recorded: bool, disclosing: bool
 ) -> list[OpenedEvent]:
-    return open_recorded(deps, ledger_id, rows) if as_recorded else open_current(deps, ledger_id, rows)
+    if as_recorded or disclosing:
+        return open_recorded(deps, ledger_id, rows, disclosing=disclosing)
+    return open_current(deps, ledger_id, rows)
 
 
 def _chunks(
@@ -138,12 +148,14 @@ def _sealed_bytes(rows: Sequence[RecordedEvent]) -> int:
     return sum(len(part.sealed) for row in rows for part in row.parts)
 
 
-def get_event(deps: Dependencies, ledger_id: UUID, event_id: UUID, *, as_recorded: bool = False) -> OpenedEvent:
+def get_event(
+    deps: Dependencies, ledger_id: UUID, event_id: UUID, *, as_recorded: bool = False, disclosing: bool = False
+) -> OpenedEvent:
     """One event by its id. Raises ``NotFoundError``."""
     row = deps.store.find_events(ledger_id, [event_id]).get(event_id)
     if row is None:
         raise NotFoundError("there is no event of this id in this ledger")
-    return _opened(deps, ledger_id, [row], as_recorded=as_recorded)[0]
+    return _opened(deps, ledger_id, [row], as_recorded=as_recorded, disclosing=disclosing)[0]
 
 
 def find_stream(deps: Dependencies, ledger_id: UUID, stream: NameOrRef) -> tuple[bytes, int]:

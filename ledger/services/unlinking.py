@@ -25,7 +25,7 @@ from ledger.errors import IntegrityError
 from ledger.ports import ErasureEntry, Linkage
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.rules import policy_of
-from ledger.services.finality import recorded_ones, sign_statement, statements_of
+from ledger.services.stating import make_statement, recorded_ones, statements_of
 
 DAY: Final = 86_400_000_000
 MOST_AT_ONCE: Final = 1000
@@ -132,7 +132,7 @@ def _unlink(deps: Dependencies, ledger_id: UUID, ref: bytes) -> Sequence[UUID]:
     signed = statements_of(deps, "unlinked", done)
     entries = [entry for entry in recorded_ones(deps, done) if entry.erasure_id not in signed]
     for entry in entries:
-        sign_statement(deps, entry, "unlinked", at, _payload(entry, at))
+        make_statement(deps, entry, "unlinked", _payload(entry, at))
     return [entry.erasure_id for entry in entries]
 
 

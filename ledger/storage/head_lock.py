@@ -106,10 +106,10 @@ class SqlHeadLock:
             .values(vault_mints=mark.mints, journal_line=mark.journal)
         )
 
-    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes) -> None:
-        """Record that these keys are dead from ``position`` on, and the root of the tree that ends there."""
+    def shred(self, key_ids: Collection[bytes], position: int, erasure_id: UUID, root: bytes, *, before: bytes) -> None:
+        """Record that these keys are dead from ``position`` on, and the roots of the trees there and ``before``."""
         common = {"ledger_id": self._ledger_id, "erasure_id": erasure_id}
         dead = [{**common, "key_id": key_id, "position": position} for key_id in key_ids]
         if dead:
             self._connection.execute(sa.insert(shredded_keys), dead)
-        self._connection.execute(sa.insert(erasure_roots), {**common, "root": root})
+        self._connection.execute(sa.insert(erasure_roots), {**common, "root": root, "root_before": before})

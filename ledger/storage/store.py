@@ -15,7 +15,7 @@ from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, Role, StreamVersions
 from ledger.domain.query import EventFilter, Place
 from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavailableError
-from ledger.ports import KeyRow, KeyUsage, Shredding
+from ledger.ports import ErasureRoots, KeyRow, KeyUsage, Shredding
 from ledger.storage import rows, selection, statements
 from ledger.storage.database import look, one_of, read, reading, writing
 from ledger.storage.evidence import SqlEvidence
@@ -219,16 +219,16 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         # SQLite lets a hand put anything there; verify must name it and not stumble.
         return {row.stream_ref: row.position if isinstance(row.position, int) else -1 for row in self._all(statement)}
 
-    def erasure_root(self, ledger_id: UUID, erasure_id: UUID) -> bytes:
-        """The root of the tree that ends with this erasure's ``SubjectErased``."""
+    def roots_of_erasure(self, ledger_id: UUID, erasure_id: UUID) -> ErasureRoots:
+        """The roots that were kept with this erasure's ``SubjectErased``."""
         row = self._one(
-            sa.select(erasure_roots.c.root).where(
+            sa.select(erasure_roots).where(
                 erasure_roots.c.ledger_id == ledger_id, erasure_roots.c.erasure_id == erasure_id
             )
         )
         if row is None:
             raise IntegrityError("the root of an erasure is missing")
-        return bytes(row.root)
+        return ErasureRoots(row.root, row.root_before)
 
     def erasure_roots(self, ledger_id: UUID) -> Mapping[UUID, bytes]:
         """The root of the tree that ends with each erasure's ``SubjectErased``."""

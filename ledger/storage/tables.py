@@ -111,6 +111,7 @@ erasure_roots = sa.Table(
     sa.Column("ledger_id", Id, primary_key=True),
     sa.Column("erasure_id", Id, primary_key=True),
     sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("root_before", sa.LargeBinary),
 )
 
 abandoned_streams = sa.Table(

@@ -20,8 +20,9 @@ from ledger.domain.query import NameOrRef
 from ledger.domain.times import parse_time
 from ledger.errors import IntegrityError
 from ledger.services.append import append_events
-from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, get_receipt, list_erasures
+from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, list_erasures
 from ledger.services.finality import sign_final_erasures
+from ledger.services.receipts import get_receipt
 from ledger.services.subjects import describe_subject
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up
 
@@ -97,7 +98,9 @@ def test_the_statement_is_signed_by_the_ledger_and_says_what_went(scene: Scene) 
     key = Ed25519PublicKey.from_public_bytes(scene.vault.verifying_key(scene.ledger_id))
     key.verify(base64.b64decode(statement["signature"]), b"audit-ledger v1 statement\n" + message)
     row = scene.vault.epochs.overview().rows[0]
-    assert set(payload) == {"kind", "erasure_id", "ledger_id", "subject_ref", "final_at", "epochs"}
+    assert set(payload) == {
+        *("kind", "erasure_id", "ledger_id", "subject_ref", "final_at", "epochs", "position", "leaf")
+    }
     assert (payload["kind"], payload["erasure_id"]) == ("final", str(entry.erasure_id))
     assert (payload["ledger_id"], payload["subject_ref"]) == (
         str(entry.ledger_id),

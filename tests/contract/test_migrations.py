@@ -92,7 +92,8 @@ def test_a_populated_ledger_migrates_forward(request: pytest.FixtureRequest, bac
     assert not pending_migrations(engine)
     old = replace(backend, engine=engine).ledger(ledger.ledger_id)
     assert old.recorded() == before
-    assert old.verify() == report
+    # The first schema had no checkpoints.
+    assert old.verify() == replace(report, checkpoints=0)
     old.append(a_visit("B"))
     assert old.positions(category="patient") == [0, 3, 4]
     engine.dispose()

@@ -21,21 +21,19 @@ from keyvault.journal import read as read_journal
 from keyvault.keyring import SERVICE
 from ledger.domain.encoding import encode_leaf
 from ledger.domain.events import Role
-from ledger.domain.merkle import hash_leaf, root_of
+from ledger.domain.merkle import extend_frontier, hash_leaf, root_of
 from ledger.domain.names import SUBJECT_ERASED
 from ledger.domain.query import EventQuery
+from ledger.domain.receipts import RECEIPT_DOMAIN, canonical_json
 from ledger.domain.times import format_time
 from ledger.errors import IntegrityError, InvalidError, NotFoundError, StoreUnavailableError, SubjectErasedError
 from ledger.services.erase import (
-    RECEIPT_DOMAIN,
-    Receipt,
     get_erasure,
-    get_receipt,
     list_erasures,
     resume_erasures,
 )
-from ledger.services.finality import canonical_json
 from ledger.services.read import export_events
+from ledger.services.receipts import Receipt, get_receipt
 from ledger.storage import tables
 from tests.support.ledgers import PRIVACY_OFFICER, Ledger, a_fact, a_visit, new_event_id, reasons
 
@@ -254,6 +252,7 @@ def test_a_receipt_can_be_checked_by_anyone(ledger: Ledger) -> None:
         "position": 3,
         "leaf": payload["leaf"],
         "root": payload["root"],
+        "root_before": payload["root_before"],
     }
     assert outcome.name_salt is not None
     assert len(outcome.name_salt) == 32
@@ -271,6 +270,8 @@ def test_a_receipt_can_be_checked_by_anyone(ledger: Ledger) -> None:
     assert hash_leaf(leaf) == event.leaf_hash
     root = root_of(ledger.deps.store.head(ledger.ledger_id).frontier)
     assert base64.b64decode(payload["root"]) == root
+    _, before = extend_frontier(0, (), [row.leaf_hash for row in ledger.recorded()[:3]])
+    assert base64.b64decode(payload["root_before"]) == root_of(before)
 
 
 def test_a_receipt_is_the_same_bytes_each_time(ledger: Ledger) -> None:

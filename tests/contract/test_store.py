@@ -22,6 +22,7 @@ from ledger.domain.merkle import extend_frontier, root_of
 from ledger.domain.query import EventFilter, KeyCondition, Place
 from ledger.domain.sequence import place_events
 from ledger.errors import AlreadyExistsError, IntegrityError, StoreUnavailableError
+from ledger.ports import ErasureRoots
 from ledger.storage.database import open_engine, reading
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
@@ -40,6 +41,7 @@ KEY_1, KEY_2, OWN = b"1" * 32, b"2" * 32, b"o" * 32
 WRITER, OTHER_WRITER = UUID(int=11), UUID(int=12)
 CORRELATION = UUID(int=13)
 ERASURE = UUID(int=14)
+BEFORE = b"b" * 32
 
 
 @pytest.fixture
@@ -269,17 +271,17 @@ def test_shredded_keys_are_known_from_the_commit_on(store: SqlStore, ledger_id: 
     with store.locked_head(ledger_id) as lock:
         recorded, head = place_events([sealed(ledger_id, 1)], lock.head, {}, NOW)
         lock.write(recorded, head)
-        lock.shred([KEY_1, KEY_2], 0, ERASURE, root_of(head.frontier))
+        lock.shred([KEY_1, KEY_2], 0, ERASURE, root_of(head.frontier), before=BEFORE)
     assert store.shreddings(ledger_id, [KEY_1, OWN]).keys() == {KEY_1}
     shredding = store.shredded_keys(ledger_id)[KEY_2]
     assert (shredding.position, shredding.at, shredding.erasure_id) == (0, NOW, ERASURE)
     assert store.shredded_keys(ledger_id).keys() == {KEY_1, KEY_2}
-    assert store.erasure_root(ledger_id, ERASURE) == root_of(head.frontier)
+    assert store.roots_of_erasure(ledger_id, ERASURE) == ErasureRoots(root_of(head.frontier), BEFORE)
     with store.locked_head(ledger_id) as lock:
         assert lock.shredded([KEY_2, OWN]) == {KEY_2}
-        lock.shred([], 0, UUID(int=99), bytes(32))
+        lock.shred([], 0, UUID(int=99), bytes(32), before=BEFORE)
     with pytest.raises(IntegrityError):
-        store.erasure_root(ledger_id, UUID(int=98))
+        store.roots_of_erasure(ledger_id, UUID(int=98))
     assert store.shredded_keys(UUID(int=5)) == {}
 
 
@@ -333,7 +335,7 @@ def test_what_raises_under_the_lock_leaves_nothing(store: SqlStore, ledger_id: U
         with store.locked_head(ledger_id) as lock:
             recorded, head = place_events([sealed(ledger_id, 1)], lock.head, {}, NOW)
             lock.write(recorded, head)
-            lock.shred([KEY_1], 0, ERASURE, bytes(32))
+            lock.shred([KEY_1], 0, ERASURE, bytes(32), before=BEFORE)
             lock.abandon(S)
             raise ZeroDivisionError
 

@@ -18,14 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from api.rendering import render_erasure, render_receipt
 from keyvault.errors import UnlinkedError, VaultUnavailableError
 from ledger.domain.catalogue import MOST_UNLINK_DAYS
+from ledger.domain.encoding import leaf_of
 from ledger.domain.events import OPERATOR, NewEvent, OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.domain.times import parse_time
 from ledger.errors import IdConflictError, InvalidError, NotFoundError, SubjectErasedError
 from ledger.services.append import append_events
-from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, get_receipt, list_erasures
+from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, list_erasures
 from ledger.services.evolution.types import get_policy, set_policy
 from ledger.services.read import query_events
+from ledger.services.receipts import get_receipt
 from ledger.services.reinstating import reinstate_subject
 from ledger.services.restricting import restrict_subject
 from ledger.services.subjects import describe_subject
@@ -154,7 +156,7 @@ def test_with_the_erasure(scene: Scene) -> None:
     outcome = scene.erase()
     assert outcome.name_salt is not None
     assert outcome.erasure.linked.unlinked_at is not None
-    assert [one.kind for one in outcome.receipt.statements] == ["unlinked"]
+    assert [one.payload["kind"] for one in outcome.receipt.statements] == ["unlinked"]
     assert scene.statements(outcome)[0]["payload"]["erasure_id"] == str(outcome.erasure.entry.erasure_id)
     with pytest.raises(UnlinkedError):
         scene.erase()
@@ -225,6 +227,8 @@ def test_the_statement_is_signed_by_the_ledger(scene: Scene) -> None:
         "ledger_id": str(scene.ledger_id),
         "subject_ref": shown["subject_ref"],
         "unlinked_at": shown["unlinked_at"],
+        "position": 2,
+        "leaf": base64.b64encode(leaf_of(scene.query()[2].recorded)).decode(),
     }
     ref = outcome.erasure.entry.subject_ref
     summary = describe_subject(scene.deps, scene.ledger_id, NameOrRef(None, ref))
@@ -378,8 +382,9 @@ def test_asking_by_name_finds_nothing(scene: Scene) -> None:
         EventQuery(stream=NameOrRef(STREAM, None)),
     ):
         assert scene.query(question) == []
-    skeleton, erasure = scene.query()
+    skeleton, erasure, unlinked = scene.query()
     assert (skeleton.stream, erasure.recorded.position) == (None, 1)
+    assert unlinked.recorded.envelope.event_type == "NameUnlinked"
     assert skeleton.subject is not None
     assert (skeleton.subject.subject, skeleton.subject.data, skeleton.subject.subject_ref) == (None, None, ref)
     by_name = NameOrRef(PERSON, None)

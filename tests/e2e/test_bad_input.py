@@ -369,7 +369,7 @@ QUERY: dict[str, list[object]] = {
     "/order": [*NOT_STRINGS, None, "", "up"],
     "/limit": [*BAD_NUMBERS, 0, 1001],
     "/cursor": [1, True, [], {}, "", CANARY, "ü", "e30", "W10", "WzEse30sMSxudWxsXQ"],
-    "/proof": [1, "false", None, [], {}, True],
+    "/proof": [0, 1, 1.0, "false", "true", "Opened", "", None, [], {}],
 }
 
 

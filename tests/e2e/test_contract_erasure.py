@@ -60,7 +60,8 @@ def test_an_erasure_answers_with_its_receipt(ward: Tenant) -> None:
     assert set(payload) >= {"id", "subject_ref", "name_commitment", "key_ids", "events", "requested_at", "erased_at"}
     assert set(payload) >= {"position", "leaf", "root"}
     assert (payload["id"], payload["position"]) == (done["id"], 4)
-    assert (done["receipt"]["proof"], done["receipt"]["checkpoint"]) == (None, None)
+    assert done["receipt"]["proof"]["index"] == done["receipt"]["payload"]["position"]
+    assert done["receipt"]["checkpoint"].splitlines()[0] == f"localhost/{ward.name}"
     salt = base64.b64decode(done["name_salt"])
     assert base64.b64decode(payload["name_commitment"]) == hashlib.sha256(salt + PERSON.encode()).digest()
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typing_extensions import override
 
 from api.drill.report import DRILL_DOMAIN
-from ledger.services.finality import canonical_json
+from ledger.domain.receipts import canonical_json
 from tests.e2e.cli_support import Cli
 from tests.e2e.conftest import postgres_settings
 from tests.support.keepers import make_keeper

@@ -19,9 +19,10 @@ from ledger.domain.events import OPERATOR, OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.errors import StoreUnavailableError, SubjectErasedError
 from ledger.services.append import append_events
-from ledger.services.erase import ErasureOrder, erase_subject, get_receipt, resume_erasures
+from ledger.services.erase import ErasureOrder, erase_subject, resume_erasures
 from ledger.services.finality import sign_final_erasures
 from ledger.services.read import query_events
+from ledger.services.receipts import get_receipt
 from ledger.storage.store import SqlStore
 from tests.support.breaking import BROKEN, BreakableDatabase, BreakingPoint, Mode
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, sqlite_place, verified
@@ -36,6 +37,7 @@ ERASURE: dict[str, str | None] = {
     "the end": "erased",
 }
 READS = [*ERASURE.values(), "erased"]
+STATEMENT = ("the event", "the statement")
 MODES: tuple[Mode, ...] = ("failed", "failed but persisted")
 
 
@@ -80,9 +82,10 @@ def test_every_write_of_an_erasure_may_break(place: Place, point: BreakingPoint,
     service.close()
 
 
+@pytest.mark.parametrize("number", range(len(STATEMENT)), ids=STATEMENT)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_write_of_the_statement_may_break(place: Place, point: BreakingPoint, mode: Mode) -> None:
-    """Signed again, it is the one that there is; what is there stays as it is."""
+def test_a_write_of_the_statement_may_break(place: Place, point: BreakingPoint, mode: Mode, number: int) -> None:
+    """Signed again, it is the one that there is; what is there stays as it is, and the log says it once."""
     service = set_up(place)
     service.vault._custody = Custody()
     ledger_id = new_ledger(service).ledger_id
@@ -91,15 +94,18 @@ def test_the_write_of_the_statement_may_break(place: Place, point: BreakingPoint
     service.vault.epochs.rotate()
     service.vault.epochs.note_backup(service.deps.clock(), "made")
     service.vault.epochs.destroy(1)
-    point.arm(0, mode)
-    with pytest.raises(VaultUnavailableError, match=BROKEN):
+    point.arm(number, mode)
+    with pytest.raises((VaultUnavailableError, StoreUnavailableError), match=BROKEN):
         sign_final_erasures(service.deps)
     point.arm(-1, mode)
     kept = get_receipt(service.deps, ledger_id, erasure_id).statements
-    assert len(kept) == (mode == "failed but persisted")
+    assert len(kept) == ((number, mode) == (len(STATEMENT) - 1, "failed but persisted"))
     assert sign_final_erasures(service.deps) == ([] if kept else [erasure_id])
     (statement,) = get_receipt(service.deps, ledger_id, erasure_id).statements
     assert [statement] == list(kept or [statement])
+    own = query_events(service.deps, ledger_id, EventQuery(types=("ErasureFinal",)), cursor=None, limit=9).events
+    assert [event.recorded.position for event in own] == [statement.payload["position"]]
+    verified(service, ledger_id)
     service.close()
 
 

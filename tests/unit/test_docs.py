@@ -53,8 +53,10 @@ def test_the_documented_defaults_are_the_defaults() -> None:
         "AUDIT_LEDGER_MIGRATE_DATABASE_URL",
         "AUDIT_LEDGER_MIGRATE_KEYVAULT_URL",
         "AUDIT_LEDGER_ROTATE_DAYS",
+        "AUDIT_LEDGER_WITNESSES",
         "AUDIT_LEDGER_WORKERS",
     }
+    assert by_default.witnesses is None
     assert by_default.journal_key is None
     assert by_default.migrate_database_url is None
     assert by_default.migrate_keyvault_url is None

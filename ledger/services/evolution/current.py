@@ -27,9 +27,12 @@ def open_current(
     return [bring_up(event, catalogue, deps.upcasters) for event in opened]
 
 
-def open_recorded(deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent]) -> list[OpenedEvent]:
-    """Open events and leave them in the shape in which they were recorded; ``schema_status`` says what that is now."""
-    opened = open_events(deps, ledger_id, events)
+def open_recorded(
+    deps: Dependencies, ledger_id: UUID, events: Sequence[RecordedEvent], *, disclosing: bool = False
+) -> list[OpenedEvent]:
+    """Open events and leave them in the shape in which they were recorded; ``schema_status`` says what that is now.
+    ``disclosing``: see ``open_events``."""
+    opened = open_events(deps, ledger_id, events, disclosing=disclosing)
     if not opened:
         return opened
     catalogue = _catalogue(deps, ledger_id)

@@ -5,7 +5,9 @@
    that one as its beginning. A ledger that was restored from an older copy, or changed, is not published again.
 3. The checkpoint is signed, and kept outside of the databases *before* anybody sees it: what left this process is
    known wherever the database was restored from.
-4. It is published by compare-and-swap behind the last one. Of two processes one wins, and the other gives what the
+4. Where the quorum of witnesses must have cosigned what is published, it is asked to, and without it the checkpoint
+   stays unseen.
+5. It is published by compare-and-swap behind the last one. Of two processes one wins, and the other gives what the
    winner has published. What it signed itself is true as well, but handed out to nobody.
 
 A crash between any two steps leaves a signed checkpoint that nobody has seen; the next one has it as its beginning.
@@ -21,10 +23,11 @@ from ledger.domain.events import Head
 from ledger.domain.merkle import root_of
 from ledger.domain.notes import ED25519, VerifierKey, parse_note, signed_note
 from ledger.domain.tiles import root_from_tiles
-from ledger.errors import BusyError, IntegrityError
+from ledger.errors import BusyError, DependencyError, IntegrityError
 from ledger.ports import LogState, PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.tiles import store_tiles, tile_reader
+from ledger.services.proving.witnessing import is_stuck, may_publish
 
 INTERVAL: Final = 1_000_000
 """Microseconds between two checkpoints, unless somebody needs one sooner."""
@@ -34,6 +37,10 @@ _TRIES: Final = 20
 
 class ContradictionError(IntegrityError):
     """The ledger is not the one of which a checkpoint was signed: it was restored from an older copy, or changed."""
+
+
+class QuorumAwayError(DependencyError):
+    """Witnesses are away without which nothing is published (``AUDIT_LEDGER_WITNESSES_AWAY=stop``)."""
 
 
 def log_name(deps: Dependencies, ledger_id: UUID) -> str:
@@ -51,7 +58,7 @@ def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> Publis
 
     A ledger that has grown is published anew: once a second at most, and at once for somebody who needs a checkpoint of
     ``at_least`` so many events. Raises :class:`ContradictionError`, after an alarm, rather than to say what contradicts
-    an earlier checkpoint.
+    an earlier checkpoint; :class:`QuorumAwayError` where witnesses have to cosign it first and are away.
     """
     for _ in range(_TRIES):
         state, signed = _look(deps, ledger_id)
@@ -59,11 +66,21 @@ def publish(deps: Dependencies, ledger_id: UUID, *, at_least: int = 0) -> Publis
         _require_growth(deps, ledger_id, head, last, signed)
         if last is not None and not _is_due(deps.clock(), last, head, at_least):
             return last
+        if is_stuck(deps, ledger_id):
+            return _without_quorum(last, at_least)
         known = [one for one in (_known(last), signed) if one is not None]
         checkpoint = _sign(deps, ledger_id, state.origin, head, known)
+        if not may_publish(deps, checkpoint):
+            return _without_quorum(last, at_least)
         if deps.transparency.add_checkpoint(checkpoint, after=last.size if last is not None else None):
             return checkpoint
     raise BusyError("others are publishing all the time; try again in a moment")
+
+
+def _without_quorum(last: PublishedCheckpoint | None, at_least: int) -> PublishedCheckpoint:
+    if last is None or last.size < at_least:
+        raise QuorumAwayError("nothing newer is published before the quorum of witnesses has cosigned it; try again")
+    return last
 
 
 def step(deps: Dependencies, ledger_id: UUID) -> bool:

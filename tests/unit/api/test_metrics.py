@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -13,11 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.config import Settings
 from api.metrics import Counters, metrics_text
 from api.wiring import Service, migrate_databases, open_service, prepare_home
+from keyvault.signatures import SigningKey
 from ledger.domain.events import OPERATOR
+from ledger.domain.notes import COSIGNATURE, VerifierKey
 from ledger.ports import CursorKey
 from ledger.services.append import append_events
 from ledger.services.ledgers import create_ledger
 from ledger.services.proving.publishing import publish
+from ledger.services.proving.witnessing import cosign
 from ledger.services.verifying.background import CURSOR as VERIFIED
 from ledger.storage import tables
 from tests.support.service import event
@@ -32,8 +36,13 @@ Described = dict[str, tuple[str, frozenset[str]]]
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """An initialised service of its own."""
-    settings = Settings.from_environment({"AUDIT_LEDGER_HOME": str(tmp_path / "home")})
+    """An initialised service of its own, with a witness that is not there."""
+    policy = tmp_path / "policy"
+    witness = VerifierKey("w.example", COSIGNATURE, SigningKey.generate().public_key)
+    policy.write_text(f"witness first {witness.text} http://127.0.0.1:1/\nquorum first\n")
+    settings = Settings.from_environment(
+        {"AUDIT_LEDGER_HOME": str(tmp_path / "home"), "AUDIT_LEDGER_WITNESSES": str(policy)}
+    )
     prepare_home(settings)
     migrate_databases(settings)
     opened = open_service(settings)
@@ -95,6 +104,7 @@ def test_the_page_documents_what_is_told_and_no_more(service: Service) -> None:
     fill(service)
     counters = Counters()
     counters.request("GET", "/livez", 200, 0.1, query=False)
+    counters.witness_failed("first", "away")
     assert told(service, counters) == documented()
 
 
@@ -115,6 +125,20 @@ def test_lag_is_that_of_the_generation_that_readers_see(service: Service) -> Non
     assert values(service, Counters(), "audit_ledger_verified_size") == {(ledger,): 2.0}
     assert values(service, Counters(), "audit_ledger_verification_failed") == {(ledger,): 0.0}
     assert values(service, Counters(), "audit_ledger_parked_messages") == {(ledger, "billing"): 1.0}
+
+
+def test_how_far_each_witness_is_shows(service: Service) -> None:
+    """Its last size beside what was published, whether that is enough, and how often it failed."""
+    counters = Counters()
+    watched = open_service(service.settings, counters)
+    ledger = fill(watched)
+    last = watched.deps.transparency.latest_published(UUID(ledger), "localhost/hospital")
+    assert last is not None
+    assert cosign(watched.deps, last) == frozenset()
+    assert values(watched, counters, "audit_ledger_witness_cosigned_size") == {(ledger, "first"): 0.0}
+    assert values(watched, counters, "audit_ledger_witness_quorum") == {(ledger,): 0.0}
+    assert values(watched, counters, "audit_ledger_witness_failures_total") == {("away", "first"): 1.0}
+    watched.close()
 
 
 def test_what_is_stopped_or_leased_shows(service: Service) -> None:

@@ -33,6 +33,42 @@ def test_what_is_sealed_opens_again(dek: bytes, plaintext: bytes, aad: bytes) ->
     assert plaintext == key.open(key.seal(plaintext, aad), aad)
 
 
+@given(KEYS, st.binary(max_size=80), st.data())
+def test_a_disclosed_key_opens_its_part_and_no_other(dek: bytes, plaintext: bytes, data: st.DataObject) -> None:
+    """With the single-use key alone the part opens to what was sealed; another part, an altered one, another AAD or
+    another key do not."""
+    key = DataKey.of(dek)
+    sealed, other = key.seal(plaintext, b"aad"), key.seal(plaintext, b"aad")
+    text, part_key = key.disclose(sealed, b"aad")
+    assert text == envelope.open_disclosed(part_key, sealed, b"aad") == plaintext
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    changed = sealed[:at] + bytes([sealed[at] ^ data.draw(st.integers(1, 255))]) + sealed[at + 1 :]
+    wrong = [
+        (part_key, other, b"aad"),
+        (part_key, sealed, b"other"),
+        (bytes(32), sealed, b"aad"),
+        (dek, sealed, b"aad"),
+    ]
+    # The salt is how the vault finds the key: whoever has the key does not need it, and the leaf says whether it is so.
+    if not 1 <= at <= envelope.SALT_SIZE:
+        wrong.append((part_key, changed, b"aad"))
+    for given_key, part, aad in wrong:
+        with pytest.raises(NotAuthenticError):
+            envelope.open_disclosed(given_key, part, aad)
+
+
+@given(KEYS, st.binary(max_size=80), st.data())
+def test_nothing_is_disclosed_of_what_does_not_open(dek: bytes, plaintext: bytes, data: st.DataObject) -> None:
+    """Whoever can put a part there cannot have a key made for a salt of their choice."""
+    key = DataKey.of(dek)
+    sealed = key.seal(plaintext, b"aad")
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    changed = sealed[:at] + bytes([sealed[at] ^ data.draw(st.integers(1, 255))]) + sealed[at + 1 :]
+    for part, aad in ((changed, b"aad"), (sealed, b"other"), (sealed[:at], b"aad")):
+        with pytest.raises(NotAuthenticError):
+            key.disclose(part, aad)
+
+
 @given(KEYS, KEYS, st.binary(max_size=100))
 def test_what_is_wrapped_unwraps_again(kek: bytes, key: bytes, aad: bytes) -> None:
     """Wrapping and unwrapping are inverse for every KEK, key and AAD."""
