@@ -152,7 +152,7 @@ class HttpWitnesses:
         kind = f"{ledger_id}-{witness.key.key_id.hex()}"
         try:
             # As long as nobody does anything about it, there is another one with each checkpoint.
-            keep_evidence(self._evidence, kind, str(size), text, most=evidence.MOST)
+            keep_evidence(self._evidence, kind, str(size), text, newest=evidence.NEWEST)
         except OSError as error:
             # The alarm is raised all the same, and the witness keeps what it has seen.
             extra = {"ledger_id": str(ledger_id), "witness": self._label(witness), "why": error.strerror}

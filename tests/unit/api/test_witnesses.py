@@ -128,6 +128,17 @@ def test_changes_are_told_once(tmp_path: Path, lines: StringIO) -> None:
     assert logged[3]["publishing_waits"] is True
 
 
+def test_new_evidence_always_has_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many checkpoints a witness has refused before: the first one stays, and the newest."""
+    monkeypatch.setattr("api.evidence.NEWEST", 3)
+    found = opened(tmp_path, f"witness w {KEY} http://x/\nquorum w\n")
+    (witness,) = found.all()
+    for size in range(10, 20):
+        found.keep_evidence(LEDGER_ID, witness, size, "refused")
+    kept = [path.stem.rpartition("-")[2] for path in (tmp_path / "home" / "evidence").iterdir()]
+    assert sorted(kept) == ["10", "17", "18", "19"]
+
+
 def test_evidence_is_written_once_for_its_owner_alone(tmp_path: Path, lines: StringIO) -> None:
     """The first text stays; a disk that takes nothing is told of and stops nothing."""
     found = opened(tmp_path, f"witness w {KEY} http://x/\nquorum w\n")
