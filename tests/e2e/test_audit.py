@@ -16,7 +16,7 @@ from api.audit.memory import MemoryFolder
 from keyvault.signatures import SigningKey, verify_ed25519
 from ledger.domain.checkpoints import PROOF_HEADER, open_checkpoint, parse_tlog_proof
 from ledger.domain.merkle import hash_leaf, verify_inclusion
-from ledger.domain.notes import COSIGNATURE, VerifierKey, cosignature, cosigned_message, to_base64
+from ledger.domain.notes import COSIGNATURE, NoteSignature, VerifierKey, cosignature, cosigned_message, to_base64
 from ledger.domain.witness_policy import WitnessPolicy, parse_policy
 from tests.support.leaf_bytes import leaf
 from tests.support.log_server import LogServer
@@ -334,6 +334,14 @@ def test_a_policy_asks_for_cosignatures(server: LogServer, tmp_path: Path) -> No
     assert audit(server, tmp_path, policy=policy).checkpoint.size == 700
     server.log = server.log.fork(600, leaves(100, "other"))
     assert found(server, tmp_path, policy=policy)[0] == "fork"
+
+
+def test_many_and_large_cosignatures_are_taken(server: LogServer, tmp_path: Path) -> None:
+    """Also of types that nobody here can verify: as many as the specification asks for."""
+    lines = [NoteSignature(f"w{number}.example", b"abcd", bytes(4800)).line for number in range(16)]
+    note = server.log.note() + "".join(lines)
+    server.log.note = lambda size=None: note  # type: ignore[method-assign]
+    assert audit(server, tmp_path).checkpoint.size == 700
 
 
 def test_a_checkpoint_that_too_few_have_cosigned_is_remembered(server: LogServer, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.support.server import free_port
 
 LEDGER_ID = UUID(int=1)
 KEY = VerifierKey("w.example", COSIGNATURE, bytes(32)).text
+NAMESAKE = VerifierKey("w.example", COSIGNATURE, bytes(31) + b"x").text
 
 
 def opened(tmp_path: Path, policy: str, away: str = "warn") -> HttpWitnesses:
@@ -58,6 +59,10 @@ def lines() -> Iterator[StringIO]:
         (f"witness w {KEY} ftp://x/\nquorum w\n", "the URL of the witness w"),
         (f"witness w {KEY} http://user:secret@x/\nquorum w\n", "has no user"),
         ("", "no quorum line"),
+        (
+            f"witness a {KEY} http://x/\nwitness b {NAMESAKE} http://y/\ngroup g all a b\nquorum g\n",
+            "the keys of the witnesses a and b have the same name, w.example",
+        ),
     ],
 )
 def test_a_policy_that_cannot_be_used_stops_the_start(tmp_path: Path, policy: str, why: str) -> None:
