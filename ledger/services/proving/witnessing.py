@@ -86,8 +86,8 @@ def cosign(deps: Dependencies, checkpoint: PublishedCheckpoint) -> frozenset[str
 
 
 def kept_cosigners(deps: Dependencies, witnesses: Witnesses, checkpoint: PublishedCheckpoint) -> frozenset[str]:
-    """The names of the witnesses whose cosignatures are kept. A line that does not verify is nobody's: whoever can
-    write to the database could else stop the publishing with it."""
+    """The names of the witnesses whose cosignatures are kept. A line that does not verify is nobody's, and takes none
+    of the others with it."""
     text = parse_note(checkpoint.note).text
     lines = deps.transparency.cosignatures(checkpoint.ledger_id, checkpoint.origin, checkpoint.size)
     return frozenset(
