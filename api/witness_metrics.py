@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from ledger.domain.notes import parse_note
-from ledger.domain.witness_policy import cosigners, satisfied
+from ledger.domain.witness_policy import satisfied
 from ledger.services.dependencies import Dependencies
-from ledger.services.proving.publishing import note_of
+from ledger.services.proving.witnessing import kept_cosigners
 
 
 def witness_metrics(deps: Dependencies) -> Iterator[Metric]:
@@ -33,7 +32,7 @@ def witness_metrics(deps: Dependencies) -> Iterator[Metric]:
         last = deps.transparency.latest_published(ledger_id, origin)
         if last is None:
             continue
-        having = cosigners(witnesses.policy, parse_note(note_of(deps, last)), witnesses.verify)
+        having = kept_cosigners(deps, witnesses, last)
         quorum.add_metric([str(ledger_id)], satisfied(witnesses.policy, having))
         for witness in witnesses.policy.witnesses:
             size = deps.transparency.last_cosigned(ledger_id, origin, witness.key.name)

@@ -152,7 +152,7 @@ class HttpWitnesses:
         kind = f"{ledger_id}-{witness.key.key_id.hex()}"
         try:
             # As long as nobody does anything about it, there is another one with each checkpoint.
-            keep_evidence(self._evidence, kind, str(size), text, most=evidence.MOST)
+            keep_evidence(self._evidence, kind, str(size), text, newest=evidence.NEWEST)
         except OSError as error:
             # The alarm is raised all the same, and the witness keeps what it has seen.
             extra = {"ledger_id": str(ledger_id), "witness": self._label(witness), "why": error.strerror}
@@ -185,6 +185,7 @@ def open_witnesses(settings: Settings, count: CountFailure | None) -> Witnesses 
     try:
         with settings.witnesses.open("rb") as file:
             policy = parse_policy(file.read(POLICY_BYTES))
+        _require_names(policy)
         return HttpWitnesses(
             policy,
             required=settings.witnesses_away == STOP,
@@ -195,6 +196,18 @@ def open_witnesses(settings: Settings, count: CountFailure | None) -> Witnesses 
         raise SettingsError(f"AUDIT_LEDGER_WITNESSES: {error.detail}") from None
     except OSError as error:
         raise SettingsError(f"AUDIT_LEDGER_WITNESSES: {settings.witnesses}: {error.strerror}") from None
+
+
+def _require_names(policy: WitnessPolicy) -> None:
+    """Raise unless each witness has a key of its own and a name of its own in it: what it signs is kept under that."""
+    names: dict[str, str] = {}
+    for one in policy.witnesses:
+        other = names.setdefault(one.key.name, one.label)
+        if other != one.label:
+            raise SettingsError(
+                f"AUDIT_LEDGER_WITNESSES: the keys of the witnesses {other} and {one.label} have the same name, "
+                f"{one.key.name}; where a witness has a new key, leave the old one out"
+            )
 
 
 def _remote(witness: PolicyKey) -> Remote:

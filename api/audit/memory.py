@@ -18,8 +18,10 @@ from uuid import UUID
 
 from api.audit.fetching import AuditError
 from api.private_files import sync, write_private
+from keyvault.signatures import verify_ed25519
+from ledger.domain.checkpoints import Checkpoint, open_checkpoint
 from ledger.domain.leaf_trail import LeafTrail
-from ledger.domain.merkle import HASH_BYTES, decode_frontier, encode_frontier, root_of
+from ledger.domain.merkle import EMPTY_ROOT, HASH_BYTES, decode_frontier, encode_frontier, root_of
 from ledger.domain.notes import NoteError, VerifierKey, from_base64, parse_verifier_key, to_base64
 
 MEMORY_FILE: Final = "audit.json"
@@ -43,14 +45,15 @@ class Track:
 
 @dataclass(slots=True)
 class Memory:
-    """``checkpoint``: the last one that the whole tree was computed for, ``verified``: that tree. ``pending``: a newer
-    one whose signature is good, ``progress``: the tree as far as it was computed for it. ``entries`` and ``trail``: as
-    far as the leaves themselves were followed."""
+    """``checkpoint``: the last one that the whole tree was computed for, ``verified``: that tree. ``pending``: all
+    others that the log has signed, until it is shown that they are of the same history; ``progress``: the tree as far
+    as it was computed for the next of them. ``entries`` and ``trail``: as far as the leaves themselves were followed,
+    and are shown to be those of the tree."""
 
     key: VerifierKey
     checkpoint: str | None = None
     verified: Track = field(default_factory=Track)
-    pending: str | None = None
+    pending: list[str] = field(default_factory=list)
     progress: Track = field(default_factory=Track)
     entries: Track = field(default_factory=Track)
     trail: LeafTrail = field(default_factory=LeafTrail)
@@ -129,10 +132,6 @@ class MemoryFolder:
         draft.rename(self.folder / MEMORY_FILE)
         sync(self.folder)
 
-    def forget_keys(self) -> None:
-        """The keys that were named so far do not count any more, from the next ``save`` on."""
-        self._kept_dead = 0
-
     def _memory_from(self, kept: dict[str, Any]) -> Memory:
         if kept["format"] != _FORMAT:
             raise ValueError("another format")
@@ -140,15 +139,17 @@ class MemoryFolder:
         ledger_id = entries["ledger_id"]
         track = _track_from(entries)
         dead = self._load_dead_keys(entries["dead_keys"])
-        return Memory(
+        memory = Memory(
             key=parse_verifier_key(kept["verifier_key"]),
             checkpoint=kept["checkpoint"],
             verified=_track_from(kept["verified"]),
-            pending=kept["pending"],
+            pending=list(kept["pending"]),
             progress=_track_from(kept["progress"]),
             entries=track,
             trail=LeafTrail(track.size, entries["recorded_at"], UUID(ledger_id) if ledger_id else None, dead),
         )
+        _require_whole(memory)
+        return memory
 
     def _load_dead_keys(self, count: int) -> set[bytes]:
         """Those that count."""
@@ -159,6 +160,19 @@ class MemoryFolder:
             raise ValueError("keys are missing")
         self._kept_dead = count
         return {content[at : at + HASH_BYTES] for at in range(0, len(content), HASH_BYTES)}
+
+
+def _require_whole(memory: Memory) -> None:
+    """Raise unless what was kept fits together: else a damaged file would show as a fault of the log."""
+    for note in memory.pending:
+        open_checkpoint(note, memory.key, verify_ed25519)
+    seen = Checkpoint(memory.key.name, 0, EMPTY_ROOT)
+    if memory.checkpoint is not None:
+        seen = open_checkpoint(memory.checkpoint, memory.key, verify_ed25519)
+    if (memory.verified.size, memory.verified.root) != (seen.size, seen.root):
+        raise ValueError("the tree is not that of the checkpoint")
+    if memory.entries.size > memory.verified.size:
+        raise ValueError("more leaves were followed than there are")
 
 
 def _track_json(track: Track) -> dict[str, Any]:

@@ -70,6 +70,17 @@ class WitnessStateError(LedgerError):
     """The folder of a witness is not as it must be, or cannot be used now. The message says what to do."""
 
 
+class _ContradictionError(Exception):
+    """A refused checkpoint does not fit to what was cosigned. ``note``: that, or None for nothing; ``is_fork``: it has
+    another tree of the same size, which is shown by the two notes alone."""
+
+    def __init__(self, refusal: RefusalError, note: str | None, *, is_fork: bool) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+        self.note = note
+        self.is_fork = is_fork
+
+
 _log = logging.getLogger(LOGGER)
 
 
@@ -203,10 +214,9 @@ class WitnessState:
         note = check_signatures(request, self._trusted(request.checkpoint.origin), verify_ed25519)
         try:
             return self._cosign(request, note, now)
-        except RefusalError as refusal:
-            if refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                self._keep_evidence(request, refusal)
-            raise
+        except _ContradictionError as contradiction:
+            self._keep_evidence(request, contradiction)
+            raise contradiction.refusal from None
 
     def _trusted(self, origin: str) -> Sequence[VerifierKey]:
         with self._reading() as connection:
@@ -217,10 +227,16 @@ class WitnessState:
         origin = request.checkpoint.origin
         with self.writing() as connection:
             row = connection.execute(
-                "SELECT size, root, cosigned_at FROM cosigned WHERE origin = ?", (origin,)
+                "SELECT size, root, cosigned_at, note FROM cosigned WHERE origin = ?", (origin,)
             ).fetchone()
-            size, root, last = (NOTHING_SEEN.size, NOTHING_SEEN.root, 1) if row is None else row
-            seen = decide(Seen(size, root), request)
+            size, root, last, known = (NOTHING_SEEN.size, NOTHING_SEEN.root, 1, None) if row is None else row
+            try:
+                seen = decide(Seen(size, root), request)
+            except RefusalError as refusal:
+                if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                    raise
+                is_fork = request.checkpoint.size == size and request.checkpoint.root != root
+                raise _ContradictionError(refusal, known, is_fork=is_fork) from None
             # A clock that was set back must not make the newest tree look older than the one before.
             timestamp = max(now, last)
             signature = self._signer.sign(cosigned_message(note.text, timestamp))
@@ -238,20 +254,23 @@ class WitnessState:
             )
         return line
 
-    def _keep_evidence(self, request: AddCheckpoint, refusal: RefusalError) -> None:
+    def _keep_evidence(self, request: AddCheckpoint, found: _ContradictionError) -> None:
         checkpoint = request.checkpoint
         hashed = origin_hash(checkpoint.origin)
-        folder = self.folder / EVIDENCE_FOLDER
+        folder, name = self.folder / EVIDENCE_FOLDER, f"{checkpoint.size}-{checkpoint.root.hex()}"
         text = (
-            f"{self.key.name} did not cosign this checkpoint: {refusal.detail}.\n"
+            f"{self.key.name} did not cosign this checkpoint: {found.refusal.detail}.\n"
             f"It was sent with the old size {request.old} and {len(request.proof)} hashes of proof. If it has the size "
             "of the other one below\nand not its root, the log has signed two histories. If it is larger, the log must "
             "show a proof of consistency.\n\n"
-            f"{request.note}\nWhat was cosigned last:\n\n{self.last_note(hashed) or 'nothing'}\n"
+            f"{request.note}\nWhat was cosigned last:\n\n{found.note or 'nothing'}\n"
         )
         try:
-            # Anybody can send true checkpoints with false proofs.
-            keep_evidence(folder, hashed, f"{checkpoint.size}-{checkpoint.root.hex()}", text, most=evidence.MOST)
+            if found.is_fork:
+                keep_evidence(folder, hashed, name, text, most=evidence.MOST)
+            else:
+                # Anybody can send true checkpoints with false proofs: they must not take the place of a fork.
+                keep_evidence(folder, f"unproven-{hashed}", name, text, newest=evidence.NEWEST)
         except OSError as error:
             _log.error("evidence-not-kept", extra={"origin": checkpoint.origin, "why": error.strerror})
 

@@ -30,6 +30,9 @@ NO_QUORUM: Final = "none"
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _BLANKS: Final = re.compile(r"[ \t]+")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
+_ML_DSA: Final = re.compile(r"[^+]+\+[0-9a-f]{8}\+B[g-v]", re.ASCII)
+"""How a verifier key of type 6 begins: name, key id, and base64 of the type."""
+
 _URL: Final = 1
 """How many items may stand behind those that must: the URL."""
 
@@ -204,6 +207,11 @@ def _key(text: str, kind: int, others: list[PolicyKey]) -> VerifierKey:
         text.encode()
     except UnicodeEncodeError:
         raise PolicyError("the name of the key is not UTF-8") from None
+    if _ML_DSA.match(text) is not None:
+        raise PolicyError(
+            "this is a witness with a key of type 6 (ML-DSA-44), which is not supported yet; leave it out of the "
+            "policy and its groups, or ask its operator for a key of type 4 (Ed25519)"
+        )
     key = parse_verifier_key(text)
     if key.kind != kind:
         raise PolicyError("the key of a log is of type 1, that of a witness of type 4; this one is of the other type")

@@ -29,8 +29,8 @@ from ledger.errors import LedgerError
 SIZE_TYPE: Final = "text/x.tlog.size"
 """The media type of a size, the answer to an old size that is not the witness's."""
 
-BODY_BYTES: Final = 128 * 1024
-"""A body is at most so long: 63 hashes, and a note of 64 KiB."""
+BODY_BYTES: Final = 192 * 1024
+"""A body is at most so long: 63 hashes, and a note of 128 KiB."""
 
 _OLD: Final = "old "
 

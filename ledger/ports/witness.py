@@ -34,6 +34,8 @@ class WitnessOutcome(StrEnum):
     REFUSED = "refused"
     """It does not know the ledger, or its key; or it answers in a way that the protocol does not have."""
     FALSE = "false-cosignature"
+    NOT_KEPT = "not-kept"
+    """It has cosigned, and what stands in the ledger database in the place of that is something else."""
     OVERTAKEN = "overtaken"
     """It has cosigned a later checkpoint of this ledger."""
     OTHER_HISTORY = "other-history"

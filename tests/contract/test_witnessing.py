@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
+from threading import Event
 from uuid import UUID
 
 import pytest
+from typing_extensions import override
 
 from keyvault.signatures import SigningKey
-from ledger.domain.notes import COSIGNATURE, VerifierKey, cosignature, cosigned_message, parse_note
+from ledger.domain.notes import COSIGNATURE, NoteSignature, VerifierKey, cosignature, cosigned_message, parse_note
 from ledger.domain.witness_policy import QuorumError, cosigners, require_quorum
 from ledger.domain.witnessing import Seen
 from ledger.ports import PublishedCheckpoint
 from ledger.ports.witness import WitnessAnswer, WitnessOutcome
 from ledger.services.dependencies import Dependencies
+from ledger.services.proving import witnessing
 from ledger.services.proving.proofs import prove_event
 from ledger.services.proving.publishing import INTERVAL, QuorumAwayError, log_key, note_of, publish
-from ledger.services.proving.witnessing import cosign
+from ledger.services.proving.witnessing import cosign, kept_cosigners
 from tests.support.cosigning import TIMESTAMP, MemoryWitness, MemoryWitnesses
 from tests.support.ledgers import Ledger, a_fact
+from tests.support.worker import eventually
 
 
 class World:
@@ -215,3 +219,65 @@ def test_while_too_many_rest_nothing_is_signed_or_asked(world: World) -> None:
     assert world.second.asked == 1
     world.all.is_too_early = False
     assert world.publish().size == 8
+
+
+def stand_in(world: World, size: int, name: str, line: str) -> None:
+    """Put a line where a witness's cosignature would stand, as an administrator of the database can."""
+    origin = log_key(world.deps, world.ledger_id).name
+    world.deps.transparency.add_cosignature(world.ledger_id, origin, size, name=name, line=line, timestamp=1)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_false_line_in_the_database_stops_nothing_and_is_an_alarm(world: World, required: bool) -> None:
+    """Of this checkpoint or a later one, whether it can be read or not: it counts for nobody, and hides nobody."""
+    world.all.required = required
+    key = world.first.key
+    for size in (2, 3, 4):
+        stand_in(world, size, key.name, NoteSignature(key.name, key.key_id, bytes(72)).line)
+        stand_in(world, size, f"{size}", "nothing like a signature")
+    assert cosign(world.deps, world.publish()) == {"w1", "w2", "w3"}
+    checkpoint = world.publish()
+    assert checkpoint.size == 2
+    for _ in range(3):
+        assert cosign(world.deps, checkpoint) == {"w2", "w3"}
+        assert kept_cosigners(world.deps, world.all, checkpoint) == {"w2", "w3"}
+    assert set(world.outcomes(world.first)) == {WitnessOutcome.COSIGNED, WitnessOutcome.NOT_KEPT}
+    assert len(world.alarms) == 1
+    assert "of 2 events another line has its place" in world.alarms[0]
+    assert cosign(world.deps, world.publish(3)) == {"w1", "w2", "w3"}
+
+
+def test_what_is_not_kept_does_not_count(world: World) -> None:
+    """Two witnesses under one name of a key: what the second one signs finds no place, and is shown to nobody."""
+
+    class Namesake(MemoryWitness):
+        @property
+        @override
+        def key(self) -> VerifierKey:
+            return replace(super().key, name="one.example")
+
+    key = log_key(world.deps, world.ledger_id)
+    world.all = MemoryWitnesses([Namesake("old", [key]), Namesake("new", [key])], 2, required=True)
+    with pytest.raises(QuorumAwayError):
+        world.publish()
+    assert world.all.reached == [False]
+
+
+def test_who_is_slow_is_not_waited_for_and_counts_when_it_comes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are asked within one time, however long one of them takes."""
+    go_on = Event()
+
+    class Slow(MemoryWitness):
+        @override
+        def add_checkpoint(self, body: bytes) -> WitnessAnswer:
+            go_on.wait(60)
+            return super().add_checkpoint(body)
+
+    monkeypatch.setattr(witnessing, "ASKING_SECONDS", 0.3)
+    world.first = Slow("w1", world.first.trusted)
+    world.all = MemoryWitnesses([world.first, world.second, world.third], 2, required=True)
+    checkpoint = world.publish()
+    assert not go_on.is_set()
+    assert kept_cosigners(world.deps, world.all, checkpoint) == {"w2", "w3"}
+    go_on.set()
+    eventually(lambda: kept_cosigners(world.deps, world.all, checkpoint) == {"w1", "w2", "w3"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from api.audit.memory import MemoryFolder
 from keyvault.signatures import SigningKey, verify_ed25519
 from ledger.domain.checkpoints import PROOF_HEADER, open_checkpoint, parse_tlog_proof
 from ledger.domain.merkle import hash_leaf, verify_inclusion
-from ledger.domain.notes import COSIGNATURE, VerifierKey, cosignature, cosigned_message, to_base64
+from ledger.domain.notes import COSIGNATURE, NoteSignature, VerifierKey, cosignature, cosigned_message, to_base64
 from ledger.domain.witness_policy import WitnessPolicy, parse_policy
 from tests.support.leaf_bytes import leaf
 from tests.support.log_server import LogServer
@@ -128,6 +129,52 @@ def test_a_rollback_is_found(server: LogServer, tmp_path: Path) -> None:
     assert short.note() in evidence
 
 
+def test_a_fork_that_was_signed_is_not_forgotten_whatever_fails_meanwhile(server: LogServer, tmp_path: Path) -> None:
+    """A server that shows a tree, and does not serve it, has signed it all the same; also when another one follows."""
+    audit(server, tmp_path)
+    first, second = (server.log.fork(700, leaves(count, kind)) for count, kind in ((20, "a"), (60, "b")))
+    for server.log in (first, second, second):
+        server.asked.clear()
+        server.stop_after = 1
+        with pytest.raises(AuditError):
+            audit(server, tmp_path)
+    server.stop_after = None
+    for _ in range(2):
+        kind, evidence = found(server, tmp_path)
+        assert kind == "tiles"
+        assert first.note() in evidence
+    server.tree = server.log.fork(700, leaves(60, "a"))
+    kind, evidence = found(server, tmp_path)
+    assert kind == "tiles"
+    assert second.note() in evidence
+    server.tree = None
+    kind, evidence = found(server, tmp_path)
+    assert kind == "fork"
+    assert first.note() in evidence
+    assert second.note() in evidence
+
+
+def test_a_smaller_checkpoint_is_looked_into_once_the_log_goes_on(server: LogServer, tmp_path: Path) -> None:
+    """One that an old copy of the same history shows is a rollback only then; of another history it stays a fork."""
+    honest = server.log
+    audit(server, tmp_path)
+    whole = honest.note
+    honest.note = lambda size=None: whole(500)  # type: ignore[method-assign]
+    assert found(server, tmp_path)[0] == "rollback"
+    honest.note = whole  # type: ignore[method-assign]
+    assert audit(server, tmp_path).checkpoint.size == 700
+    server.log = fork = honest.fork(400, leaves(200, "other"))
+    assert found(server, tmp_path)[0] == "rollback"
+    server.log = honest
+    for _ in range(2):
+        grown(server, 10)
+        kind, evidence = found(server, tmp_path)
+        assert kind == "fork"
+        assert fork.note() in evidence
+        assert to_base64(honest.tree.root(600)) in evidence
+        assert all(to_base64(node) in evidence for node in honest.tree.consistency(600, 700))
+
+
 def test_tiles_that_are_not_those_of_the_checkpoint_are_no_fork(server: LogServer, tmp_path: Path) -> None:
     """A server that gives wrong hashes is told apart from a log with two histories, and is looked at anew next time."""
     audit(server, tmp_path)
@@ -185,24 +232,33 @@ def test_entries_that_are_not_in_the_tree_are_found(server: LogServer, tmp_path:
     assert found(server, tmp_path, entries=True)[0] == "entry-500"
 
 
-def test_false_entries_of_an_interrupted_audit_are_read_again(
+def test_false_entries_do_no_harm_to_later_audits(
     server: LogServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They fit each other, and came with hashes of their own: so they show only at the end. The next audit begins anew,
-    without the keys that they named."""
+    """They fit each other, and came with hashes of their own: nothing of them is kept, whenever the audit ends. Nor do
+    they make a true leaf look false."""
     monkeypatch.setattr(auditing, "SAVE_EVERY", 1)
     audit(server, tmp_path)
-    other = server.log.tree.leaves[:]
-    other[5] = leaf(5, shreds=[b"s"])
-    server.tree = SignedLog(other)
-    server.asked.clear()
-    server.stop_after = 3
-    with pytest.raises(AuditError):
-        audit(server, tmp_path, entries=True)
+    honest = server.log.tree.leaves[:]
+    other = [honest[0], leaf(1, shreds=[b"s"]), *honest[2:]]
+    for stop_after in range(2, 9):
+        server.tree, server.stop_after = SignedLog(other), stop_after
+        server.asked.clear()
+        with pytest.raises((AuditError, FindingError)) as caught:
+            audit(server, tmp_path, entries=True)
+        assert getattr(caught.value, "kind", "entries") == "entries"
     server.tree, server.stop_after = None, None
-    assert found(server, tmp_path, entries=True)[0] == "entries"
     server.log.tree.extend([leaf(700, keys=[b"s"])])
     assert audit(server, tmp_path, entries=True).entries == 701
+    monkeypatch.undo()
+    false = [*other, leaf(700, keys=[b"s"])]
+    server.tree = SignedLog(false)
+    assert found(server, tmp_path / "another", entries=True)[0] == "tiles"
+    audit_of_tree = tmp_path / "tree"
+    server.tree = None
+    audit(server, audit_of_tree)
+    server.tree = SignedLog(false)
+    assert found(server, audit_of_tree, entries=True)[0] == "entries"
 
 
 @pytest.mark.parametrize("entries", [False, True])
@@ -216,16 +272,16 @@ def test_an_interrupted_audit_goes_on_where_it_was(
     result = None
     for _ in range(60):
         server.asked.clear()
-        server.stop_after = 3
+        server.stop_after = 8 if entries else 3
         try:
             result = audit(server, tmp_path, entries=entries)
         except AuditError:
-            fetched += [path for path in server.asked[:3] if path != "/checkpoint"]
+            fetched += [path for path in server.asked[: server.stop_after] if path != "/checkpoint"]
         else:
             break
     assert result is not None
     assert (result.checkpoint.size, result.entries) == (2000, 2000 if entries else 0)
-    assert len(fetched) < 40
+    assert len(fetched) < (60 if entries else 40)
 
 
 def test_partial_tiles_may_be_gone(server: LogServer, tmp_path: Path) -> None:
@@ -280,6 +336,27 @@ def test_a_policy_asks_for_cosignatures(server: LogServer, tmp_path: Path) -> No
     assert found(server, tmp_path, policy=policy)[0] == "fork"
 
 
+def test_many_and_large_cosignatures_are_taken(server: LogServer, tmp_path: Path) -> None:
+    """Also of types that nobody here can verify: as many as the specification asks for."""
+    lines = [NoteSignature(f"w{number}.example", b"abcd", bytes(4800)).line for number in range(16)]
+    note = server.log.note() + "".join(lines)
+    server.log.note = lambda size=None: note  # type: ignore[method-assign]
+    assert audit(server, tmp_path).checkpoint.size == 700
+
+
+def test_a_checkpoint_that_too_few_have_cosigned_is_remembered(server: LogServer, tmp_path: Path) -> None:
+    """The log has signed it: who comes back with another tree that all have cosigned has signed two."""
+    witness = VerifierKey("w.example", COSIGNATURE, SigningKey.generate().public_key)
+    policy = parse_policy(f"witness w {witness.text}\nquorum w\n".encode())
+    shown = server.log.note()
+    with pytest.raises(AuditError, match="asks for the quorum w"):
+        audit(server, tmp_path, policy=policy)
+    server.log = server.log.fork(600, leaves(100, "other"))
+    kind, evidence = found(server, tmp_path)
+    assert kind == "fork"
+    assert shown in evidence
+
+
 def test_what_was_kept_is_never_taken_for_nothing(server: LogServer, tmp_path: Path) -> None:
     """A folder of another log, or one that was damaged, is refused; a half-written file behind it does no harm."""
     audit(server, tmp_path, entries=True)
@@ -288,6 +365,13 @@ def test_what_was_kept_is_never_taken_for_nothing(server: LogServer, tmp_path: P
     (tmp_path / "dead-keys").write_bytes(b"half a ke")
     grown(server, 1)
     assert audit(server, tmp_path, entries=True).before == 700
+    kept = json.loads((tmp_path / "audit.json").read_text())
+    smaller = {"size": 1, "frontier": to_base64(bytes(32))}
+    larger = {**kept["entries"], "size": 1023, "frontier": to_base64(bytes(320))}
+    for damaged in ({"verified": smaller}, {"checkpoint": None}, {"entries": larger}, {"pending": ["note"]}):
+        (tmp_path / "audit.json").write_text(json.dumps({**kept, **damaged}))
+        with pytest.raises(AuditError, match="cannot be read"):
+            audit(server, tmp_path)
     (tmp_path / "audit.json").write_text("{")
     with pytest.raises(AuditError, match="cannot be read"):
         audit(server, tmp_path)

@@ -141,6 +141,7 @@ def test_the_second_history_is_refused_and_found_out(world: World) -> None:
     Where the witness is required, the copy shows nothing that it has not cosigned.
     """
     assert world.audit(world.server)[0] == 0
+    before = shutil.copytree(world.kept, world.kept.with_name("before"))
     true = world.checkpoint(world.server)
     world.server.stop()
     world.copy.start()
@@ -168,6 +169,10 @@ def test_the_second_history_is_refused_and_found_out(world: World) -> None:
     assert false in kept["fork"]
     world.append(world.copy, 1, "X")
     eventually(lambda: size_of(world.checkpoint(world.copy)) == 4)
+    assert world.audit(world.copy)[1].startswith("Error: fork: the log has signed two different trees of 3 events")
+    # Who has not seen the one of three events finds it by the one of four.
+    shutil.rmtree(world.kept)
+    before.rename(world.kept)
     status, said = world.audit(world.copy)
     assert (status, said.startswith("Error: fork: the tree of 4 events does not begin with the 3")) == (1, True), said
     world.copy.environment["AUDIT_LEDGER_WITNESSES_AWAY"] = "stop"

@@ -7,21 +7,26 @@ that is an integrity alarm, and what shows it is kept.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
 from ledger.domain.checkpoints import parse_size
-from ledger.domain.notes import Note, NoteError, parse_note, parse_signature_lines, verify_cosignature
+from ledger.domain.notes import Note, NoteError, VerifierKey, parse_note, parse_signature_lines, verify_cosignature
 from ledger.domain.tiles import consistency_proof
-from ledger.domain.witness_policy import cosigners, satisfied
+from ledger.domain.witness_policy import satisfied
 from ledger.domain.witnessing import format_add_checkpoint
 from ledger.ports import PublishedCheckpoint
 from ledger.ports.witness import Witness, Witnesses, WitnessOutcome, WitnessUnavailableError
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.tiles import tile_reader
+
+ASKING_SECONDS: Final = 5.0
+"""How long it takes at most to ask all of them. Who answers later is not waited for; what it signs is kept all the
+same."""
 
 _TRIES: Final = 3
 """A witness tells once which size it has; it may get another one from another process meanwhile."""
@@ -67,20 +72,60 @@ def cosign(deps: Dependencies, checkpoint: PublishedCheckpoint) -> frozenset[str
     witnesses = deps.witnesses
     if witnesses is None:
         return frozenset()
-    having = _kept(deps, witnesses, checkpoint)
+    having = kept_cosigners(deps, witnesses, checkpoint)
     missing = [one for one in witnesses.all() if one.name not in having]
     if missing:
-        with ThreadPoolExecutor(len(missing), thread_name_prefix="audit-ledger-witnesses") as pool:
-            answered = pool.map(lambda witness: _ask(deps, witnesses, witness, checkpoint), missing)
-            having |= {witness.name for witness, good in zip(missing, answered, strict=True) if good}
+        signed = _ask_all(deps, witnesses, missing, checkpoint)
+        # What counts is what everybody is shown.
+        having = kept_cosigners(deps, witnesses, checkpoint)
+        for witness in signed:
+            _tell_signed(deps, witnesses, witness, checkpoint, is_kept=witness.name in having)
         absent = [one.name for one in missing if one.name not in having]
         witnesses.note_quorum(checkpoint.ledger_id, absent, reached=satisfied(witnesses.policy, having))
     return having
 
 
-def _kept(deps: Dependencies, witnesses: Witnesses, checkpoint: PublishedCheckpoint) -> frozenset[str]:
+def kept_cosigners(deps: Dependencies, witnesses: Witnesses, checkpoint: PublishedCheckpoint) -> frozenset[str]:
+    """The names of the witnesses whose cosignatures are kept. A line that does not verify is nobody's, and takes none
+    of the others with it."""
+    text = parse_note(checkpoint.note).text
     lines = deps.transparency.cosignatures(checkpoint.ledger_id, checkpoint.origin, checkpoint.size)
-    return cosigners(witnesses.policy, parse_note(checkpoint.note + "".join(lines)), witnesses.verify)
+    return frozenset(
+        one.name for one in witnesses.policy.witnesses if any(_is_by(line, text, one.key, witnesses) for line in lines)
+    )
+
+
+def _is_by(line: str, text: str, key: VerifierKey, witnesses: Witnesses) -> bool:
+    try:
+        verify_cosignature(Note(text, parse_signature_lines(line)), key, witnesses.verify)
+    except NoteError:
+        return False
+    return True
+
+
+def _ask_all(
+    deps: Dependencies, witnesses: Witnesses, missing: Sequence[Witness], checkpoint: PublishedCheckpoint
+) -> list[Witness]:
+    """Those that have signed in time."""
+    pool = ThreadPoolExecutor(len(missing), thread_name_prefix="audit-ledger-witnesses")
+    try:
+        asked = {pool.submit(_ask, deps, witnesses, witness, checkpoint): witness for witness in missing}
+        done, _ = wait(asked, timeout=ASKING_SECONDS)
+    finally:
+        pool.shutdown(wait=False)
+    return [witness for future, witness in asked.items() if future in done and future.result()]
+
+
+def _tell_signed(
+    deps: Dependencies, witnesses: Witnesses, witness: Witness, checkpoint: PublishedCheckpoint, *, is_kept: bool
+) -> None:
+    if is_kept:
+        witnesses.note(checkpoint.ledger_id, witness, WitnessOutcome.COSIGNED, "")
+        return
+    why = f"of {checkpoint.size} events another line has its place in the ledger database, which does not verify"
+    if witnesses.note(checkpoint.ledger_id, witness, WitnessOutcome.NOT_KEPT, why):
+        position = max(checkpoint.size - 1, 0)
+        deps.alarm(checkpoint.ledger_id, position, None, f"a witness's cosignature is not kept: {why}")
 
 
 def _ask(deps: Dependencies, witnesses: Witnesses, witness: Witness, checkpoint: PublishedCheckpoint) -> bool:
@@ -107,7 +152,6 @@ def _ask(deps: Dependencies, witnesses: Witnesses, witness: Witness, checkpoint:
         line=found.line,
         timestamp=found.timestamp,
     )
-    witnesses.note(ledger_id, witness, WitnessOutcome.COSIGNED, "")
     return True
 
 
@@ -116,7 +160,8 @@ def _exchange(
 ) -> _Cosignature:
     """Raises ``WitnessUnavailableError`` and ``_OutcomeError``."""
     ledger_id, size = checkpoint.ledger_id, checkpoint.size
-    old = deps.transparency.last_cosigned(ledger_id, checkpoint.origin, witness.key.name)
+    # That it is larger is for the witness to say.
+    old = min(deps.transparency.last_cosigned(ledger_id, checkpoint.origin, witness.key.name), size)
     for _ in range(_TRIES):
         if old > size:
             raise _beyond(deps, checkpoint, old)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from api.witness.state import WitnessState, WitnessStateError, create_state, open_state
 from keyvault.signatures import verify_ed25519
 from ledger.domain.notes import parse_note, verify_cosignature
-from ledger.domain.witnessing import RefusalError, parse_add_checkpoint
+from ledger.domain.witnessing import RefusalError, format_add_checkpoint, parse_add_checkpoint
 from tests.support.logs import SignedLog, leaves
 
 LOG = SignedLog(leaves(12))
@@ -83,13 +83,29 @@ def test_a_key_that_was_damaged_is_not_used(tmp_path: Path, content: bytes) -> N
         open_state(tmp_path)
 
 
-def test_evidence_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sends true checkpoints with false proofs does not fill the disk."""
-    monkeypatch.setattr("api.evidence.MOST", 3)
+def test_a_fork_is_kept_whatever_else_was_sent_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends true checkpoints with false proofs does not fill the disk, and does not keep a fork out of it: of what
+    proves nothing by itself, the first and the newest stay."""
+    monkeypatch.setattr("api.evidence.NEWEST", 2)
+    monkeypatch.setattr("api.evidence.MOST", 1)
     state: WitnessState = create_state(tmp_path, "w.example")
     state.trust(LOG.key)
     state.cosign(parse_add_checkpoint(LOG.request(0, 6)), 1)
-    for size in range(6, 12):
+    other_fork = LOG.fork(3, leaves(9, "third"))
+    false = [format_add_checkpoint(6, [bytes(32)], LOG.note(size)) for size in range(6, 13)]
+    for body in (*false, FORK.request(6, 6), other_fork.request(6, 6), FORK.request(6, 12)):
         with pytest.raises(RefusalError):
-            state.cosign(parse_add_checkpoint(FORK.request(6, size)), 1)
-    assert len(list((tmp_path / "evidence").iterdir())) == 3
+            state.cosign(parse_add_checkpoint(body), 1)
+    hashed = state_hash(LOG.key.name)
+    names = [path.name.removesuffix(".txt") for path in (tmp_path / "evidence").iterdir()]
+    assert sorted(names) == sorted(
+        [
+            f"{hashed}-6-{FORK.tree.root(6).hex()}",
+            f"unproven-{hashed}-6-{LOG.tree.root(6).hex()}",
+            f"unproven-{hashed}-12-{LOG.tree.root(12).hex()}",
+            f"unproven-{hashed}-12-{FORK.tree.root(12).hex()}",
+        ]
+    )
+    fork = (tmp_path / "evidence" / f"{hashed}-6-{FORK.tree.root(6).hex()}.txt").read_text()
+    assert FORK.note(6) in fork
+    assert LOG.note(6) in fork

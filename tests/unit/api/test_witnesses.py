@@ -22,6 +22,7 @@ from tests.support.server import free_port
 
 LEDGER_ID = UUID(int=1)
 KEY = VerifierKey("w.example", COSIGNATURE, bytes(32)).text
+NAMESAKE = VerifierKey("w.example", COSIGNATURE, bytes(31) + b"x").text
 
 
 def opened(tmp_path: Path, policy: str, away: str = "warn") -> HttpWitnesses:
@@ -58,6 +59,10 @@ def lines() -> Iterator[StringIO]:
         (f"witness w {KEY} ftp://x/\nquorum w\n", "the URL of the witness w"),
         (f"witness w {KEY} http://user:secret@x/\nquorum w\n", "has no user"),
         ("", "no quorum line"),
+        (
+            f"witness a {KEY} http://x/\nwitness b {NAMESAKE} http://y/\ngroup g all a b\nquorum g\n",
+            "the keys of the witnesses a and b have the same name, w.example",
+        ),
     ],
 )
 def test_a_policy_that_cannot_be_used_stops_the_start(tmp_path: Path, policy: str, why: str) -> None:
@@ -126,6 +131,17 @@ def test_changes_are_told_once(tmp_path: Path, lines: StringIO) -> None:
     ]
     assert logged[3]["missing"] == ["w"]
     assert logged[3]["publishing_waits"] is True
+
+
+def test_new_evidence_always_has_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many checkpoints a witness has refused before: the first one stays, and the newest."""
+    monkeypatch.setattr("api.evidence.NEWEST", 3)
+    found = opened(tmp_path, f"witness w {KEY} http://x/\nquorum w\n")
+    (witness,) = found.all()
+    for size in range(10, 20):
+        found.keep_evidence(LEDGER_ID, witness, size, "refused")
+    kept = [path.stem.rpartition("-")[2] for path in (tmp_path / "home" / "evidence").iterdir()]
+    assert sorted(kept) == ["10", "17", "18", "19"]
 
 
 def test_evidence_is_written_once_for_its_owner_alone(tmp_path: Path, lines: StringIO) -> None:

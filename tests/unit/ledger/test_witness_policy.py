@@ -17,6 +17,7 @@ from ledger.domain.notes import (
     VerifierKey,
     cosignature,
     cosigned_message,
+    to_base64,
 )
 from ledger.domain.witness_policy import (
     PolicyError,
@@ -126,6 +127,13 @@ def test_what_cannot_be_meant_is_refused_with_its_line(lines: list[str], number:
     """Whatever else stands in the file."""
     with pytest.raises(PolicyError, match=rf"^line {number} of the policy"):
         policy(*lines)
+
+
+def test_a_witness_of_a_type_that_is_not_supported_is_named_as_such() -> None:
+    """The policy is as the specification allows: its reader is told what to do with it."""
+    key = f"pq.example+0123abcd+{to_base64(bytes((6,)) + bytes(1312))}"
+    with pytest.raises(PolicyError, match=r"^line 2 of the policy: .*ML-DSA-44.*leave it out"):
+        policy(f"witness w {vkey(1)}", f"witness pq {key}")
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", f"witness w {vkey(1)}\n".encode()])

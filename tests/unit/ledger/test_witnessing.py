@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 from keyvault.signatures import SigningKey, verify_ed25519
 from ledger.domain.checkpoints import Checkpoint
 from ledger.domain.merkle import EMPTY_ROOT, extend_frontier, hash_leaf, root_of
-from ledger.domain.notes import COSIGNATURE, ED25519, Note, VerifierKey, signed_note
+from ledger.domain.notes import (
+    COSIGNATURE,
+    ED25519,
+    NOTE_BYTES,
+    Note,
+    NoteSignature,
+    VerifierKey,
+    parse_note,
+    signed_note,
+)
 from ledger.domain.tiles import consistency_proof
 from ledger.domain.witnessing import (
+    BODY_BYTES,
     NOTHING_SEEN,
     RefusalError,
     Seen,
@@ -186,6 +196,15 @@ def test_a_request_comes_out_as_it_went_in() -> None:
     assert format_add_checkpoint(request.old, request.proof, str(request.note)) == GOOD
     most = format_add_checkpoint(3, [EMPTY_ROOT] * 63, checkpoint_of(TREE, 7))
     assert len(parse_add_checkpoint(most).proof) == 63
+
+
+def test_sixteen_large_signatures_have_room() -> None:
+    """As the specification of notes asks for, beside the longest proof."""
+    large = tuple(NoteSignature(f"witness-{number}.example", b"abcd", bytes(4800)) for number in range(16))
+    note = parse_note(checkpoint_of(TREE, 7))
+    body = format_add_checkpoint(3, [EMPTY_ROOT] * 63, str(Note(note.text, (*note.signatures, *large))))
+    assert len(parse_add_checkpoint(body).note.signatures) == 17
+    assert len(body) <= NOTE_BYTES <= BODY_BYTES - len(format_add_checkpoint(2**62, [EMPTY_ROOT] * 63, ""))
 
 
 @given(st.binary(max_size=300))
