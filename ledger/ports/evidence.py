@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from ledger.ports.transparency import FullTile
+from ledger.ports.transparency import FullTile, PublishedCheckpoint
 
 LeafRow = tuple[bytes, bytes, bytes, bytes, bytes]
 """A row of ``events`` in the bytes of its leaf: position (8), what is hashed of the leaf up to its parts (0x00, then
@@ -70,6 +70,16 @@ class Evidence(Protocol):
 
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """The stored tiles of a level from this number on, as far as there are any, in order."""
+
+    def strange_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, str]]:
+        """The stored tiles that are not full in the tree of the head, and those in front of which one is missing:
+        (level, number, what)."""
+
+    def checkpoints_between(
+        self, ledger_id: UUID, first: int, last: int, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[PublishedCheckpoint]:
+        """The next checkpoints of sizes above ``first`` and up to ``last``, of all origins, in order of size and, as
+        the database orders it, origin."""
 
     def strange_ends(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[tuple[int, str]]:
         """What does not fit ``closed_streams``, from position ``first`` on and below ``size``: (position, what)."""

@@ -12,16 +12,28 @@ from sqlalchemy import Connection, Engine
 
 from ledger.domain.events import Role
 from ledger.domain.names import LEDGER_CATEGORY, STREAM_SUPERSEDED, SUBJECT_ERASED
-from ledger.ports import FullTile
+from ledger.domain.tiles import MOST_LEVELS, TILE_WIDTH
+from ledger.ports import FullTile, PublishedCheckpoint
 from ledger.ports.evidence import LeafRow, ShreddedKey, StrangeVersion
 from ledger.storage import raw_rows
 from ledger.storage.database import one_of, one_of_hashes, read, reading, take_long
 from ledger.storage.statements import in_chunks
-from ledger.storage.tables import closed_streams, erasure_roots, event_keys, events, shredded_keys, tiles
+from ledger.storage.tables import (
+    checkpoints,
+    closed_streams,
+    erasure_roots,
+    event_keys,
+    events,
+    heads,
+    shredded_keys,
+    tiles,
+)
 
 NOT_ENDED: Final = "closed_streams has a stream that does not end here"
 BEHIND_THE_END: Final = "stands behind the event that has ended its stream"
 NOT_SAID_TO_END: Final = "ends a stream of which closed_streams says otherwise"
+NOT_FULL: Final = "it is not full in the tree of the ledger, and stops checkpoints or proofs"
+GAP: Final = "the one before it is missing"
 
 
 class SqlEvidence:
@@ -131,7 +143,48 @@ class SqlEvidence:
         numbers = columns.number.between(first, first + count - 1)
         statement = sa.select(tiles).where(columns.ledger_id == ledger_id, columns.level == level, numbers)
         rows = self._long(statement.order_by(columns.number))
-        return [FullTile(row.level, row.number, row.root, row.hashes) for row in rows]
+        # SQLite takes anything from a hand; half a number has no place in the tree, which is told elsewhere.
+        return [
+            FullTile(row.level, row.number, row.root, row.hashes if isinstance(row.hashes, bytes) else b"")
+            for row in rows
+            if isinstance(row.number, int)
+        ]
+
+    def strange_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, str]]:
+        """Stored tiles that have no place."""
+        columns = tiles.c
+        before = tiles.alias("before")
+        size = sa.select(heads.c.size).where(heads.c.ledger_id == ledger_id).scalar_subquery()
+        follows = sa.exists().where(
+            before.c.ledger_id == columns.ledger_id,
+            before.c.level == columns.level,
+            before.c.number == columns.number - 1,
+        )
+        own = sa.select(columns.level, columns.number).where(columns.ledger_id == ledger_id)
+        order = (columns.level, columns.number)
+        found: list[tuple[int, int, str]] = []
+        strange = _has_no_place(size)
+        for condition, what in ((strange, NOT_FULL), (sa.and_(~strange, columns.number > 0, ~follows), GAP)):
+            rows = self._long(own.where(condition).order_by(*order).limit(limit))
+            found += [(_number(row.level), _number(row.number), what) for row in rows]
+        return found
+
+    def checkpoints_between(
+        self, ledger_id: UUID, first: int, last: int, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[PublishedCheckpoint]:
+        """Checkpoints by size."""
+        columns = checkpoints.c
+        order = (columns.size, columns.origin)
+        statement = sa.select(checkpoints).where(
+            columns.ledger_id == ledger_id, columns.size > first, columns.size <= last
+        )
+        if after is not None:
+            # Both sides are compared as the database orders text, which need not be the order of code points.
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in after)))
+        return [
+            PublishedCheckpoint(row.ledger_id, row.origin, row.size, row.root, row.published_at, row.note)
+            for row in self._long(statement.order_by(*order).limit(limit))
+        ]
 
     def strange_ends(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[tuple[int, str]]:
         """Where ``closed_streams`` and the events contradict each other."""
@@ -172,6 +225,19 @@ def _select_shredded(ledger_id: UUID) -> sa.Select[Any]:
     recorded = sa.and_(sa.exists().where(key), sa.exists().where(event)).label("recorded")
     return sa.select(columns.key_id, columns.position, columns.erasure_id, recorded).where(
         columns.ledger_id == ledger_id
+    )
+
+
+def _has_no_place(size: sa.ScalarSelect[int]) -> sa.ColumnElement[bool]:
+    """Whether a tile is not full in the tree of so many leaves."""
+    columns = tiles.c
+    # A level above would need more leaves than a tree can have.
+    levels = range(MOST_LEVELS - 1)
+    return sa.or_(
+        ~columns.level.between(levels[0], levels[-1]),
+        columns.number < 0,
+        sa.cast(columns.number, sa.BigInteger) != columns.number,
+        *(sa.and_(columns.level == one, columns.number >= size // TILE_WIDTH ** (one + 1)) for one in levels),
     )
 
 

@@ -43,7 +43,7 @@ class BooksJob:
         for found in (_shredded_keys, _fences, _erasures):
             for finding in found(deps, self.ledger_id, last):
                 findings.add(finding)
-        findings.add(*check_upper_tiles(deps, self.ledger_id))
+        findings.add(*check_upper_tiles(deps, self.ledger_id, last))
         return findings
 
 

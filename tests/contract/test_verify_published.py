@@ -1,0 +1,118 @@
+"""What was published of a ledger, or is kept to publish it, is compared whatever was read before and wherever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from ledger.domain.verdicts import VerifyReport
+from ledger.services.proving.publishing import publish
+from ledger.services.verifying import ranges
+from ledger.services.verifying.running import verify_ledger
+from ledger.services.verifying.verification import Verified
+from ledger.storage import tables
+from tests.support.ledgers import Ledger, a_fact, a_visit, open_postgresql
+from tests.support.postgres import PostgresCluster
+
+SIZE = 600
+"""Two full tiles, and a third one that is not."""
+
+
+@pytest.fixture
+def tiled(ledger: Ledger) -> Ledger:
+    """A ledger with two stored tiles."""
+    for _ in range(6):
+        ledger.append(*(a_fact() for _ in range(100)))
+    publish(ledger.deps, ledger.ledger_id)
+    return ledger
+
+
+def verified(ledger: Ledger, **options: Any) -> VerifyReport:
+    """The report."""
+    return verify_ledger(ledger.deps, ledger.ledger_id, lambda *_: None, **options)
+
+
+def where(report: VerifyReport) -> set[tuple[int, int]]:
+    """What the findings are about."""
+    return {(finding.position, finding.last) for finding in report.findings}
+
+
+def in_tile(ledger: Ledger, number: int, index: int) -> None:
+    """Alter one hash in a stored tile."""
+    (tile,) = ledger.deps.store.full_tiles(ledger.ledger_id, 0, number, 1)
+    hashes = tile.hashes[: 32 * index] + b"x" * 32 + tile.hashes[32 * index + 32 :]
+    here = (tables.tiles.c.ledger_id == ledger.ledger_id, tables.tiles.c.number == number)
+    ledger.backend.tamper(sa.update(tables.tiles).where(*here).values(hashes=hashes))
+
+
+def test_every_hash_of_a_tile_is_compared_however_the_ledger_is_read(
+    tiled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a tile lies in several pieces of work, or in several chunks of one."""
+    assert verified(tiled).intact
+    for number, index in ((0, 0), (0, 255), (1, 49), (1, 200)):
+        in_tile(tiled, number, index)
+    for chunk in (50, 1000):
+        monkeypatch.setattr(ranges, "CHUNK", chunk)
+        for width in (64, 128, 1024):
+            # Which of the hashes of a tile are another says more than that its root is.
+            assert where(verified(tiled, width=width)) == {(one, one) for one in (0, 255, 305, 456)}
+
+
+def test_a_tile_that_was_half_verified_earlier_is_compared_as_a_whole(ledger: Ledger) -> None:
+    """What it has of the rows that are not read again is held to the tree of then."""
+    kept: list[Verified] = []
+    ledger.append(*(a_fact() for _ in range(100)))
+    verified(ledger, keep=kept.append)
+    for _ in range(2):
+        ledger.append(*(a_fact() for _ in range(100)))
+    publish(ledger.deps, ledger.ledger_id)
+    assert verified(ledger, since=kept[-1]).intact
+    in_tile(ledger, 0, 7)
+    assert where(verified(ledger, since=kept[-1])) == {(0, 99)}
+
+
+STRAYS = [(0, 2), (0, 10**6), (0, -1), (1, 0), (2, 0), (6, 5), (7, 0), (9, 0), (-1, 0)]
+
+
+def test_a_tile_that_has_no_place_in_the_tree_is_told(tiled: Ledger) -> None:
+    """It would stop checkpoints, or be believed once the tree has grown so far."""
+    content = {"ledger_id": tiled.ledger_id, "root": b"r" * 32, "hashes": b"h" * 8192}
+    rows = [{**content, "level": level, "number": number} for level, number in STRAYS]
+    tiled.backend.tamper(*(sa.insert(tables.tiles).values(row) for row in rows))
+    report = verified(tiled)
+    told = {finding.what.partition(": it is not full")[0] for finding in report.findings}
+    assert {f"a stored tile of level {level}, number {number}" for level, number in STRAYS} <= told
+    assert all(0 <= finding.position <= finding.last < SIZE for finding in report.findings)
+
+
+def test_a_tile_that_is_missing_between_others_is_told(tiled: Ledger) -> None:
+    """They are stored in order, so somebody has taken it out."""
+    first = (tables.tiles.c.ledger_id == tiled.ledger_id, tables.tiles.c.number == 0)
+    tiled.backend.tamper(sa.delete(tables.tiles).where(*first))
+    assert where(verified(tiled)) == {(256, 511)}
+
+
+def test_checkpoints_are_compared_once_each_in_a_database_that_orders_text_as_people_do(
+    postgres: PostgresCluster, tmp_path: Path
+) -> None:
+    """Under such a collation a letter stands behind the last code point that there is."""
+    backend = open_postgresql(postgres, tmp_path)
+    ledger = backend.new_ledger()
+    backend.execute(sa.text('ALTER TABLE checkpoints ALTER COLUMN origin TYPE text COLLATE "en-x-icu"'))
+    for _ in range(5):
+        ledger.append(a_visit("A"), a_fact(), a_fact())
+        backend.clock.now += 2_000_000
+        publish(ledger.deps, ledger.ledger_id)
+    assert (verified(ledger).checkpoints, verified(ledger).intact) == (5, True)
+    for width in (1, 4, 8):
+        # None of a range that ends where another one begins is looked at twice.
+        assert verified(ledger, width=width) == verified(ledger)
+    ledger.backend.tamper(sa.delete(tables.events).where(tables.events.c.position >= 12))
+    head = sa.update(tables.heads).where(tables.heads.c.ledger_id == ledger.ledger_id)
+    ledger.backend.tamper(head.values(size=12))
+    assert any("of 15 events was published" in finding.what for finding in verified(ledger).findings)
+    backend.close()
