@@ -1,7 +1,7 @@
 """The last checkpoint that was signed of each log, in a folder beside the journal, outside of both databases.
 
 A ledger's database that was restored from an older copy does not know what was published since; this folder does. One
-file for each log and name of it, replaced as a whole: the first line is the size of the tree, what follows the note.
+file for each log and name of it, which holds the note and is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -26,30 +26,27 @@ class SignedCheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, ledger_id: UUID, origin: str) -> tuple[int, str] | None:
-        """Size and note of the last one."""
+    def read(self, ledger_id: UUID, origin: str) -> str | None:
+        """The note of the last one."""
         path = self._path(ledger_id, origin)
         try:
-            size, _, note = path.read_text(encoding="utf-8").partition("\n")
-            return int(size), note
+            return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
-        except ValueError:
-            raise JournalError(
-                f"{path} cannot be read as the last checkpoint that was signed: put its copy back, or, if there is "
-                "none, take it away; the ledger's database then says what was published last"
-            ) from None
+        except UnicodeDecodeError:
+            raise JournalError(f"{path} holds no checkpoint: put its newest copy back") from None
         except OSError as error:
             raise VaultUnavailableError(f"{path} cannot be read ({error.strerror})") from error
 
-    def keep(self, ledger_id: UUID, origin: str, size: int, note: str) -> None:
-        """Replace it, unless it is of a larger tree. When this returns, it survives a crash."""
+    def keep(self, ledger_id: UUID, origin: str, note: str, *, after: str | None) -> bool:
+        """Replace what ``read`` gave by another note, if it is there still. When this returns, it survives a crash."""
         path = self._path(ledger_id, origin)
         try:
             with self._locked():
                 known = self.read(ledger_id, origin)
-                if known is None or known[0] < size:
-                    self._replace(path, f"{size}\n{note}".encode())
+                if known == after and known != note:
+                    self._replace(path, note.encode())
+                return known in (after, note)
         except OSError as error:
             raise VaultUnavailableError(f"{path} cannot be written ({error.strerror})") from error
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from api.commands.session import opened, the_ledger
+from ledger.services.proving import publishing
 from ledger.services.proving.proofs import prove_event
 from ledger.services.proving.publishing import log_key, note_of, publish
 
@@ -14,7 +15,12 @@ from ledger.services.proving.publishing import log_key, note_of, publish
 @click.command(short_help="Print the newest checkpoint of a ledger.")
 @click.option("--ledger", "ledger_name", required=True, help="The ledger.")
 @click.option("--key", "only_key", is_flag=True, help="Print the verifier key instead, under which it verifies.")
-def checkpoint(ledger_name: str, *, only_key: bool) -> None:
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Go on from the last published one, where what was signed last is lost or too old and there is no newer copy.",
+)
+def checkpoint(ledger_name: str, *, only_key: bool, accept_loss: bool) -> None:
     """Print the newest checkpoint: the signed statement how many events there are, and the root over all of them.
 
     Whoever keeps one can tell later whether anything before it was changed. A ledger that has grown is published for
@@ -25,6 +31,8 @@ def checkpoint(ledger_name: str, *, only_key: bool) -> None:
         if only_key:
             click.echo(log_key(service.deps, ledger.ledger_id).text)
             return
+        if accept_loss:
+            publishing.accept_loss(service.deps, ledger.ledger_id)
         size = service.store.head(ledger.ledger_id).size
         text = note_of(service.deps, publish(service.deps, ledger.ledger_id, at_least=size))
     click.echo(text, nl=False)

@@ -24,8 +24,8 @@ ED25519: Final = 1
 COSIGNATURE: Final = 4
 """The signature type of a witness: a time, and Ed25519 over it and the note's text."""
 
-NOTE_BYTES: Final = 64 * 1024
-"""A note is at most so long."""
+NOTE_BYTES: Final = 128 * 1024
+"""A note is at most so long: sixteen signatures of five kilobytes, as others may have them, fit."""
 
 MOST_SIGNATURES: Final = 64
 LATEST_TIMESTAMP: Final = 2**63 - 1
@@ -168,7 +168,8 @@ def verify_cosignature(note: Note, key: VerifierKey, verify: Verify) -> int:
     times = []
     for signature in _by(note, key):
         timestamp = int.from_bytes(signature.signature[:_TIME_BYTES], "big")
-        if timestamp > LATEST_TIMESTAMP:
+        # Zero stands for "no time", which is no statement about the newest checkpoint.
+        if not 0 < timestamp <= LATEST_TIMESTAMP:
             raise NoteError("the time of a cosignature is out of range")
         _check(key, signature.signature[_TIME_BYTES:], cosigned_message(note.text, timestamp), verify)
         times.append(timestamp)

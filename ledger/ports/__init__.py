@@ -24,11 +24,11 @@ from ledger.ports.derived import (
     Timer,
     Timers,
 )
-from ledger.ports.evidence import Evidence, LeafRow, ShreddedKey, StrangeVersion
+from ledger.ports.evidence import ErasureRoots, Evidence, KeyRow, LeafRow, ShreddedKey, StrangeVersion
 from ledger.ports.guard import Lost, LostErasure, Restored, RestoreGuard, VaultMarks
 from ledger.ports.outside import Alarms, Clock, Entropy
 from ledger.ports.overview import Follower, Overview
-from ledger.ports.store import ErasureRoots, HeadLock, KeyRow, KeyUsage, Shredding, Store
+from ledger.ports.store import HeadLock, KeyUsage, Shredding, Store
 from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
 from ledger.ports.transparency import (
     FullTile,

@@ -14,6 +14,19 @@ LeafRow = tuple[bytes, bytes, bytes, bytes, bytes]
 the leaf), recorded-at (8), the stored leaf hash, the column ``sealed``."""
 
 
+KeyRow = tuple[int, int, int, bytes]
+"""A row of ``event_keys``: position, part, role, key_id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRoots:
+    """``root``: of the tree that ends with an erasure's ``SubjectErased``. ``before``: of the tree that ends just
+    before it; None for an erasure that was recorded when this was not kept yet."""
+
+    root: bytes
+    before: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class ShreddedKey:
     """A row of ``shredded_keys``. ``recorded``: the event that it names is a ``SubjectErased`` of this id and, as
@@ -47,8 +60,8 @@ class Evidence(Protocol):
         is), some at a time, in any order: each as ``key_record`` writes it. A row that it cannot have written becomes
         something that it cannot write either."""
 
-    def key_rows_in(self, ledger_id: UUID, first: int, last: int, limit: int) -> Sequence[tuple[int, int, int, bytes]]:
-        """Rows of ``event_keys`` (position, part, role, key_id) at the positions from ``first`` to ``last``, in order
+    def key_rows_in(self, ledger_id: UUID, first: int, last: int, limit: int) -> Sequence[KeyRow]:
+        """Rows of ``event_keys`` at the positions from ``first`` to ``last``, in order
         of position. Reads through the whole table."""
 
     def strange_versions(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[StrangeVersion]:
@@ -62,7 +75,7 @@ class Evidence(Protocol):
     def shredded_among(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, ShreddedKey]:
         """The rows of ``shredded_keys`` of these keys."""
 
-    def roots_of(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, bytes]:
+    def roots_of(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, ErasureRoots]:
         """The rows of ``erasure_roots`` of these erasures."""
 
     def roots_without_event(self, ledger_id: UUID, limit: int) -> Sequence[UUID]:

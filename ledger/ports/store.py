@@ -12,7 +12,7 @@ from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.marks import VaultMark
 from ledger.domain.query import EventFilter, Place
-from ledger.ports.evidence import Evidence
+from ledger.ports.evidence import ErasureRoots, Evidence
 from ledger.ports.overview import Overview
 from ledger.ports.streams import Streams
 
@@ -33,19 +33,6 @@ class KeyUsage:
     events: int
     first: int | None
     last: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ErasureRoots:
-    """``root``: of the tree that ends with an erasure's ``SubjectErased``. ``before``: of the tree that ends just
-    before it; None for an erasure that was recorded when this was not kept yet."""
-
-    root: bytes
-    before: bytes | None
-
-
-KeyRow = tuple[int, int, int, bytes]
-"""A row of ``event_keys``: position, part, role, key_id."""
 
 
 class HeadLock(Protocol):
@@ -149,9 +136,6 @@ class Store(Streams, Overview, Evidence, Protocol):
     def events_at(self, ledger_id: UUID, positions: Collection[int]) -> Sequence[RecordedEvent]:
         """The events at these positions, as far as they exist, in any order."""
 
-    def event_keys(self, ledger_id: UUID, first: int, last: int, key_ids: Collection[bytes]) -> Sequence[KeyRow]:
-        """The rows of ``event_keys`` of these keys at the positions from ``first`` to ``last``."""
-
     def keys_used_since(
         self, ledger_id: UUID, position: int, after: bytes | None, limit: int
     ) -> Sequence[tuple[bytes, KeyUsage]]:
@@ -160,9 +144,6 @@ class Store(Streams, Overview, Evidence, Protocol):
 
     def count_event_keys(self, ledger_id: UUID) -> int:
         """How many rows of ``event_keys`` a ledger has."""
-
-    def scan_event_keys(self, ledger_id: UUID, after: KeyRow | None, limit: int) -> Sequence[KeyRow]:
-        """The next rows of ``event_keys`` in order of key_id, position and part."""
 
     def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:
         """Every dead key of a ledger."""
@@ -173,9 +154,6 @@ class Store(Streams, Overview, Evidence, Protocol):
     def roots_of_erasure(self, ledger_id: UUID, erasure_id: UUID) -> ErasureRoots:
         """The roots that were kept with this erasure's ``SubjectErased``. Raises ``IntegrityError`` when they are not
         there."""
-
-    def erasure_roots(self, ledger_id: UUID) -> Mapping[UUID, bytes]:
-        """The root of the tree that ends with each erasure's ``SubjectErased``, by erasure id."""
 
     def add_api_key(self, key: ApiKey) -> None: ...
 

@@ -60,7 +60,7 @@ class StoredReceipt:
 class Transparency(Protocol):
     """Tiles, checkpoints and receipts, in the ledger database. Durable when a call returns, like the store.
 
-    Nothing here is ever changed; tiles can be computed again.
+    Nothing here is ever changed but tiles, which can be computed again.
     """
 
     def log_state(self, ledger_id: UUID, host: str) -> LogState:
@@ -81,11 +81,8 @@ class Transparency(Protocol):
         unless all of a range are there and look like hashes.
         """
 
-    def count_tiles(self, ledger_id: UUID) -> Mapping[int, int]:
-        """How many full tiles of each level are stored, without a gap from the first on. Levels without are absent."""
-
     def add_tiles(self, ledger_id: UUID, tiles: Sequence[FullTile]) -> None:
-        """Store tiles. One that is there already stays."""
+        """Store tiles, in the place of what is there."""
 
     def latest_published(self, ledger_id: UUID, origin: str, *, cosigned: bool = False) -> PublishedCheckpoint | None:
         """The largest checkpoint; ``cosigned``: of those that a witness has cosigned."""
@@ -120,9 +117,9 @@ class SignedCheckpoints(Protocol):
     """The last checkpoint that was signed of each log, kept outside of all databases: so a ledger that was restored
     from an older copy is not published again."""
 
-    def read(self, ledger_id: UUID, origin: str) -> tuple[int, str] | None:
-        """Size and note. Raises the vault's "journal" error for what cannot be read, and "unavailable"."""
+    def read(self, ledger_id: UUID, origin: str) -> str | None:
+        """Its note. Raises the vault's "journal" error for what cannot be read, and "unavailable"."""
 
-    def keep(self, ledger_id: UUID, origin: str, size: int, note: str) -> None:
-        """Note that this was signed; durable when it returns. A smaller size than the one that is there changes
-        nothing."""
+    def keep(self, ledger_id: UUID, origin: str, note: str, *, after: str | None) -> bool:
+        """Note that this was signed, behind what ``read`` gave; durable when it returns. False, and nothing is changed,
+        when something else is there by now."""

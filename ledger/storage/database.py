@@ -133,6 +133,14 @@ def insert_missing(connection: Connection, table: sa.Table, row: Mapping[str, An
     connection.execute(insert(table).on_conflict_do_nothing(), dict(row))
 
 
+def put(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, in the place of the one with its key if there is one."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    keys = [column.name for column in table.primary_key]
+    values = {name: value for name, value in row.items() if name not in keys}
+    connection.execute(insert(table).on_conflict_do_update(index_elements=keys, set_=values), dict(row))
+
+
 def contains(connection: Connection, column: Column[bytes], piece: bytes) -> ColumnElement[bool]:
     """Whether these bytes stand somewhere in a column of bytes."""
     if connection.dialect.name == "postgresql":

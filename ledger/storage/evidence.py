@@ -14,7 +14,7 @@ from ledger.domain.events import Role
 from ledger.domain.names import LEDGER_CATEGORY, STREAM_SUPERSEDED, SUBJECT_ERASED
 from ledger.domain.tiles import MOST_LEVELS, TILE_WIDTH
 from ledger.ports import FullTile, PublishedCheckpoint
-from ledger.ports.evidence import LeafRow, ShreddedKey, StrangeVersion
+from ledger.ports.evidence import ErasureRoots, KeyRow, LeafRow, ShreddedKey, StrangeVersion
 from ledger.storage import raw_rows
 from ledger.storage.database import one_of, one_of_hashes, read, reading, take_long
 from ledger.storage.statements import in_chunks
@@ -52,7 +52,7 @@ class SqlEvidence:
             take_long(connection)
             yield from raw_rows.key_records(connection, ledger_id, first, beyond)
 
-    def key_rows_in(self, ledger_id: UUID, first: int, last: int, limit: int) -> Sequence[tuple[int, int, int, bytes]]:
+    def key_rows_in(self, ledger_id: UUID, first: int, last: int, limit: int) -> Sequence[KeyRow]:
         """Rows of ``event_keys`` by position."""
         columns = event_keys.c
         statement = (
@@ -111,14 +111,14 @@ class SqlEvidence:
 
         return {row.key_id: row for row in read(self._engine, look)}
 
-    def roots_of(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, bytes]:
+    def roots_of(self, ledger_id: UUID, erasure_ids: Collection[UUID]) -> Mapping[UUID, ErasureRoots]:
         """The kept roots of these erasures."""
         columns = erasure_roots.c
 
-        def look(connection: Connection) -> dict[UUID, bytes]:
-            statement = sa.select(columns.erasure_id, columns.root).where(columns.ledger_id == ledger_id)
+        def look(connection: Connection) -> dict[UUID, ErasureRoots]:
+            statement = sa.select(erasure_roots).where(columns.ledger_id == ledger_id)
             return {
-                row.erasure_id: row.root
+                row.erasure_id: ErasureRoots(row.root, row.root_before)
                 for chunk in in_chunks(erasure_ids)
                 for row in connection.execute(statement.where(one_of(connection, columns.erasure_id, chunk)))
             }

@@ -15,7 +15,7 @@ from ledger.domain.access import ApiKey, LedgerInfo
 from ledger.domain.events import Head, RecordedEvent, Role, StreamVersions
 from ledger.domain.query import EventFilter, Place
 from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavailableError
-from ledger.ports import ErasureRoots, KeyRow, KeyUsage, Shredding
+from ledger.ports import ErasureRoots, KeyUsage, Shredding
 from ledger.storage import rows, selection, statements
 from ledger.storage.database import look, one_of, read, reading, writing
 from ledger.storage.evidence import SqlEvidence
@@ -171,13 +171,6 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         found = self._all(statement)[0]
         return KeyUsage(found.events, found.first, found.last)
 
-    def event_keys(self, ledger_id: UUID, first: int, last: int, key_ids: Collection[bytes]) -> Sequence[KeyRow]:
-        """The rows of ``event_keys`` of these keys and positions."""
-        columns = event_keys.c
-        statement = sa.select(event_keys).where(columns.ledger_id == ledger_id, columns.position.between(first, last))
-        found = self._matching(statement, columns.key_id, key_ids)
-        return [(row.position, row.part, row.role, row.key_id) for row in found]
-
     def keys_used_since(
         self, ledger_id: UUID, position: int, after: bytes | None, limit: int
     ) -> Sequence[tuple[bytes, KeyUsage]]:
@@ -204,15 +197,6 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         statement = sa.select(sa.func.count()).select_from(event_keys).where(event_keys.c.ledger_id == ledger_id)
         return int(self._all(statement)[0][0])
 
-    def scan_event_keys(self, ledger_id: UUID, after: KeyRow | None, limit: int) -> Sequence[KeyRow]:
-        """The next rows of ``event_keys`` in order of key_id, position and part."""
-        columns = event_keys.c
-        order = (columns.key_id, columns.position, columns.part)
-        statement = sa.select(event_keys).where(columns.ledger_id == ledger_id).order_by(*order).limit(limit)
-        if after is not None:
-            statement = statement.where(sa.tuple_(*order) > sa.tuple_(after[3], after[0], after[1]))
-        return [(row.position, row.part, row.role, row.key_id) for row in self._all(statement)]
-
     def closed_streams(self, ledger_id: UUID) -> Mapping[bytes, int]:
         """The streams that have ended."""
         statement = sa.select(closed_streams).where(closed_streams.c.ledger_id == ledger_id)
@@ -229,11 +213,6 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         if row is None:
             raise IntegrityError("the root of an erasure is missing")
         return ErasureRoots(row.root, row.root_before)
-
-    def erasure_roots(self, ledger_id: UUID) -> Mapping[UUID, bytes]:
-        """The root of the tree that ends with each erasure's ``SubjectErased``."""
-        statement = sa.select(erasure_roots).where(erasure_roots.c.ledger_id == ledger_id)
-        return {row.erasure_id: row.root for row in self._all(statement)}
 
     def add_api_key(self, key: ApiKey) -> None:
         """Add an API key."""

@@ -14,7 +14,7 @@ from ledger.domain.merkle import HASH_BYTES
 from ledger.errors import IntegrityError
 from ledger.ports import FullTile, HashRange, LogState, PublishedCheckpoint, StoredReceipt
 from ledger.storage import rows
-from ledger.storage.database import insert_missing, joined_bytes, joined_text, look, one_of, read, writing
+from ledger.storage.database import insert_missing, joined_bytes, joined_text, look, one_of, put, read, writing
 from ledger.storage.remembered import Remembered
 from ledger.storage.tables import Id, checkpoints, cosignatures, events, heads, ledgers, receipts, tiles
 
@@ -67,29 +67,17 @@ class SqlTransparency:
 
         if other_tiles or other_ranges:
             more_tiles, more_ranges = look(self._engine, find)
-            if not fresh:
-                self._tiles.remember(ledger_id, more_tiles)
-                self._ranges.remember(ledger_id, more_ranges)
+            self._tiles.remember(ledger_id, more_tiles)
+            self._ranges.remember(ledger_id, more_ranges)
             stored, put_together = {**stored, **more_tiles}, {**put_together, **more_ranges}
         return stored, put_together
 
-    def count_tiles(self, ledger_id: UUID) -> Mapping[int, int]:
-        """How many full tiles of each level are stored."""
-        columns = tiles.c
-        statement = (
-            # They are stored in order, so the last one tells.
-            sa.select(columns.level, sa.func.max(columns.number).label("last"))
-            .where(columns.ledger_id == ledger_id)
-            .group_by(columns.level)
-        )
-        return {row.level: row.last + 1 for row in self._all(statement)}
-
     def add_tiles(self, ledger_id: UUID, tiles_: Sequence[FullTile]) -> None:
-        """Store tiles that are not there."""
+        """Store tiles, in the place of what is there."""
         with writing(self._engine) as connection:
             for tile in tiles_:
                 row = {"level": tile.level, "number": tile.number, "root": tile.root, "hashes": tile.hashes}
-                insert_missing(connection, tiles, {"ledger_id": ledger_id, **row})
+                put(connection, tiles, {"ledger_id": ledger_id, **row})
 
     def latest_published(self, ledger_id: UUID, origin: str, *, cosigned: bool = False) -> PublishedCheckpoint | None:
         """The largest checkpoint."""

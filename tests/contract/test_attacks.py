@@ -40,7 +40,7 @@ def target(ledger: Ledger) -> Ledger:
     ledger.erase("patient:A")
     ledger.append(a_visit("B"), a_fact(), a_visit("C"), a_visit("B"))
     assert ledger.size() == SIZE
-    publish(ledger.deps, ledger.ledger_id)
+    publish(ledger.deps, ledger.ledger_id, at_least=SIZE)
     ledger.assert_intact()
     return ledger
 
@@ -58,12 +58,13 @@ def write_log(ledger: Ledger, events: list[RecordedEvent]) -> None:
     for position, event in enumerate(events):
         event = replace(event, position=position)
         event = replace(event, leaf_hash=hash_leaf(leaf_of(event)))
+        before = root_of(frontier)
         size, frontier = extend_frontier(size, frontier, [event.leaf_hash])
         statements.append(sa.insert(tables.events).values(rows.event_row(event)))
         statements += [sa.insert(tables.event_keys).values(row) for row in rows.key_rows(event)]
         if event.envelope.event_type == SUBJECT_ERASED:
-            root = {"erasure_id": event.envelope.event_id, "root": root_of(frontier)}
-            statements.append(sa.insert(tables.erasure_roots).values(ledger_id=ledger.ledger_id, **root))
+            kept = {"erasure_id": event.envelope.event_id, "root": root_of(frontier), "root_before": before}
+            statements.append(sa.insert(tables.erasure_roots).values(ledger_id=ledger.ledger_id, **kept))
     head = {"size": size, "frontier": encode_frontier(frontier), "last_recorded_at": events[-1].recorded_at}
     ledger.backend.tamper(*statements, of(tables.heads, sa.update, ledger).values(head))
 
@@ -248,7 +249,7 @@ ATTACKS: dict[str, Attack] = {
     "edit when it was recorded": Attack(edit(recorded_at=5), {*TAMPERED, (VICTIM, VICTIM, None)}),
     "edit who recorded it, leaf hash and all": Attack(
         lambda one: rewrite(one, VICTIM, lambda event: replace(event, recorded_by=UUID(int=7))),
-        {(0, SIZE - 1, "tampered")},
+        {(0, ERASED_AT, "tampered")},
     ),
     "swap two rows": Attack(swap, {(VICTIM, VICTIM, "tampered"), (8, 8, "tampered")}),
     "delete the last row": Attack(lambda one: delete_row(one, 10), {(10, 10, "missing row"), (10, 10, None)}),
@@ -265,22 +266,22 @@ ATTACKS: dict[str, Attack] = {
         lambda one: delete_row(one, VICTIM, tables.event_keys), {(VICTIM, VICTIM, "missing row")}
     ),
     "delete a row in the middle and close the gap": Attack(
-        lambda one: without(one, VICTIM), {(6, 6, None), (10, 10, None)}
+        lambda one: without(one, VICTIM), {(6, 6, None), (10, 10, None), (0, ERASED_AT, "tampered")}
     ),
     "insert a row, and rebuild all": Attack(insert, {(9, 9, "tampered")}),
-    "renumber, and rebuild all": Attack(renumber, {(0, SIZE - 1, "tampered")}),
+    "renumber, and rebuild all": Attack(renumber, {(ERASED_AT + 1, SIZE - 1, "tampered")}),
     "replace a leaf hash": Attack(edit(leaf_hash=b"x" * 32), TAMPERED),
     "replace a leaf hash, and sign falsely": Attack(sign_falsely, {(0, SIZE - 1, None), (0, SIZE - 1, "tampered")}),
     "change a key id": Attack(
         lambda one: rewrite(one, VICTIM, lambda event: with_key(event, b"k" * 32)),
-        {(VICTIM, VICTIM, "missing key"), (0, SIZE - 1, "tampered")},
+        {(VICTIM, VICTIM, "missing key"), (0, ERASED_AT, "tampered")},
     ),
     "change a key id to another person's": Attack(
         lambda one: rewrite(one, VICTIM, lambda event: with_key(event, one.key_of("patient:C"))), TAMPERED
     ),
     "change a key id to a dead one": Attack(
         lambda one: rewrite(one, 7, lambda event: with_key(event, one.key_of("patient:A"))),
-        {(7, 7, "erased"), (0, SIZE - 1, "tampered")},
+        {(7, 7, "erased"), (ERASED_AT + 1, SIZE - 1, "tampered")},
     ),
     "delete a shredded key": Attack(
         lambda one: one.backend.tamper(of(tables.shredded_keys, sa.delete, one)),
@@ -300,7 +301,22 @@ ATTACKS: dict[str, Attack] = {
         lambda one: delete_row(one, ERASED_AT), {(ERASED_AT, ERASED_AT, "missing row"), (ERASED_AT, ERASED_AT, None)}
     ),
     "delete a SubjectErased, and rebuild all": Attack(
-        undo_erasure, {(0, 0, "missing key"), (3, 3, "missing key"), (0, 3, None), (0, 9, None)}
+        undo_erasure,
+        {
+            (0, 0, "missing key"),
+            (3, 3, "missing key"),
+            (0, 3, None),
+            (0, 9, None),
+            (0, ERASED_AT, "tampered"),
+        },
+    ),
+    "edit a kept root": Attack(
+        lambda one: one.backend.tamper(of(tables.erasure_roots, sa.update, one).values(root=b"x" * 32)),
+        {(ERASED_AT, ERASED_AT, None)},
+    ),
+    "edit a kept root of before": Attack(
+        lambda one: one.backend.tamper(of(tables.erasure_roots, sa.update, one).values(root_before=b"x" * 32)),
+        {(0, ERASED_AT - 1, "tampered")},
     ),
     "use a key after it was shredded": Attack(misuse_dead_key, {(SIZE, SIZE, "erased")}),
     "drop a row of event_keys": Attack(

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from keyvault.errors import JournalError
 from keyvault.signatures import verify_ed25519
 from keyvault.signed_checkpoints import SignedCheckpointFolder
-from ledger.domain.checkpoints import Checkpoint, open_checkpoint
+from ledger.domain.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint
 from ledger.domain.encoding import leaf_of
 from ledger.domain.merkle import (
     EMPTY_ROOT,
@@ -23,13 +23,23 @@ from ledger.domain.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from ledger.domain.notes import parse_note, signed_note
 from ledger.domain.tiles import TILE_WIDTH, Tile
 from ledger.errors import IntegrityError, InvalidError, NotFoundError
 from ledger.services.dependencies import Dependencies
+from ledger.services.proving import publishing
 from ledger.services.proving.proofs import prove_event, prove_growth, prove_inclusion, root_at
-from ledger.services.proving.publishing import INTERVAL, ContradictionError, log_key, note_of, publish
+from ledger.services.proving.publishing import (
+    INTERVAL,
+    ContradictionError,
+    accept_loss,
+    log_key,
+    note_of,
+    publish,
+)
 from ledger.services.proving.tiles import tile_reader
 from ledger.storage import tables
+from ledger.storage.transparency import SqlTransparency
 from tests.support.ledgers import ORIGIN, Ledger, TestClock, a_fact
 from tests.support.trees import plant_events
 
@@ -38,6 +48,15 @@ def grow(ledger: Ledger, count: int) -> None:
     """Append so many small events."""
     for start in range(0, count, 200):
         ledger.append(*(a_fact() for _ in range(min(200, count - start))))
+
+
+def count_tiles(ledger: Ledger) -> list[int]:
+    """How many tiles of each level are stored."""
+    columns = tables.tiles.c
+    statement = sa.select(sa.func.count()).where(columns.ledger_id == ledger.ledger_id)
+    with ledger.backend.engine.connect() as connection:
+        rows = connection.execute(statement.group_by(columns.level).order_by(columns.level))
+        return [row[0] for row in rows]
 
 
 def published(ledger: Ledger, at_least: int = 0) -> Checkpoint:
@@ -57,12 +76,6 @@ def signed_folder(ledger: Ledger) -> Path:
     signed = ledger.deps.signed
     assert isinstance(signed, SignedCheckpointFolder)
     return signed.folder
-
-
-def forget_signed(ledger: Ledger) -> None:
-    """As if there were nothing outside of the database."""
-    for path in signed_folder(ledger).glob(f"{ledger.ledger_id}-*"):
-        path.unlink()
 
 
 def test_an_empty_ledger_has_a_checkpoint(ledger: Ledger) -> None:
@@ -155,18 +168,52 @@ def test_many_threads_publish_one_line_of_checkpoints(ledger: Ledger) -> None:
     assert not ledger.alarms
 
 
+def sign_by_hand(ledger: Ledger, size: int, root: bytes) -> str:
+    """A note with the ledger's own signature, of whatever somebody likes."""
+    key = log_key(ledger.deps, ledger.ledger_id)
+    text = Checkpoint(key.name, size, root).text
+    return str(signed_note(text, key, ledger.deps.vault.sign(ledger.ledger_id, text.encode())))
+
+
+def keep_signed(ledger: Ledger, note: str) -> None:
+    """Put a note in the place of what was signed last."""
+    name = log_key(ledger.deps, ledger.ledger_id).name
+    assert ledger.deps.signed.keep(ledger.ledger_id, name, note, after=ledger.deps.signed.read(ledger.ledger_id, name))
+
+
 def test_a_smaller_ledger_is_not_published(ledger: Ledger) -> None:
-    """It was restored from an older copy: what is kept outside tells, though its database knows of nothing."""
+    """It was restored from an older copy: what is kept outside tells, though its database knows of nothing. Who asks
+    again and again raises one alarm."""
     grow(ledger, 5)
     published(ledger)
     wait(ledger)
-    outside = SignedCheckpointFolder(signed_folder(ledger))
-    note = Checkpoint(f"{ORIGIN}/x", 7, bytes(32)).text + "\n— x AAAAAAA=\n"
-    outside.keep(ledger.ledger_id, log_key(ledger.deps, ledger.ledger_id).name, 7, note)
+    keep_signed(ledger, sign_by_hand(ledger, 7, bytes(32)))
 
-    with pytest.raises(ContradictionError, match="checkpoint of 7 was signed"):
-        publish(ledger.deps, ledger.ledger_id)
+    for _ in range(3):
+        with pytest.raises(ContradictionError, match="checkpoint of 7 was signed"):
+            publish(ledger.deps, ledger.ledger_id)
     assert ledger.alarms == [(4, None, "no checkpoint is published: it has 5 events, and a checkpoint of 7 was signed")]
+
+
+def test_of_two_copies_of_a_ledger_one_is_published(ledger: Ledger) -> None:
+    """Another process signs another history of the same size between our look and our signature: ours is thrown
+    away."""
+    grow(ledger, 2)
+
+    class Late:
+        """What was signed last, of which somebody else replaces what we have just seen."""
+
+        def read(self, ledger_id: UUID, origin: str) -> str | None:
+            return ledger.deps.signed.read(ledger_id, origin)
+
+        def keep(self, ledger_id: UUID, origin: str, note: str, *, after: str | None) -> bool:
+            if after is None:
+                keep_signed(ledger, sign_by_hand(ledger, 2, bytes(32)))
+            return ledger.deps.signed.keep(ledger_id, origin, note, after=after)
+
+    with pytest.raises(ContradictionError, match="signed with another root"):
+        publish(replace(ledger.deps, signed=Late()), ledger.ledger_id)
+    assert not ledger.deps.transparency.checkpoints(ledger.ledger_id, None, 1)
 
 
 def test_another_history_is_not_published(ledger: Ledger) -> None:
@@ -176,10 +223,10 @@ def test_another_history_is_not_published(ledger: Ledger) -> None:
     kept = shutil.copytree(signed_folder(ledger), signed_folder(ledger).with_name(f"kept-{uuid4()}"))
     other = ledger.backend.new_ledger()
     grow(other, 3)
-    key, other_key = (log_key(one.deps, one.ledger_id) for one in (ledger, other))
+    key = log_key(ledger.deps, ledger.ledger_id)
     mine = SignedCheckpointFolder(kept).read(ledger.ledger_id, key.name)
     assert mine is not None
-    other.deps.signed.keep(other.ledger_id, other_key.name, *mine)
+    keep_signed(other, sign_by_hand(other, 3, parse_checkpoint(parse_note(mine).text).root))
 
     with pytest.raises(ContradictionError, match="with another root"):
         publish(other.deps, other.ledger_id)
@@ -221,39 +268,88 @@ class _Broken:
         return getattr(self._real, name)
 
 
-def test_a_lost_folder_is_begun_anew_from_what_the_database_knows(ledger: Ledger) -> None:
-    """The checkpoints in the database still bind."""
-    grow(ledger, 2)
-    first = published(ledger)
-    forget_signed(ledger)
+@pytest.mark.parametrize("older", [False, True], ids=["missing", "older"])
+def test_what_was_signed_last_must_be_there(ledger: Ledger, older: bool) -> None:
+    """A folder that is lost, or came back from an older copy, cannot tell any more what binds: publishing stops until
+    somebody says that there is no newer copy, and goes on from what the database knows."""
+    grow(ledger, 1)
+    published(ledger)
+    (path,) = signed_folder(ledger).glob(f"{ledger.ledger_id}-*")
+    old = path.read_bytes()
+    grow(ledger, 1)
+    second = published(ledger, at_least=2)
+    if older:
+        path.write_bytes(old)
+    else:
+        path.unlink()
     grow(ledger, 1)
     wait(ledger)
 
-    second = published(ledger)
+    with pytest.raises(ContradictionError, match="--accept-loss"):
+        publish(ledger.deps, ledger.ledger_id)
+    accept_loss(ledger.deps, ledger.ledger_id)
+    third = published(ledger)
 
     proof = prove_growth(ledger.deps, ledger.ledger_id, 2, 3).hashes
-    verify_consistency(old_size=2, new_size=3, old_root=first.root, new_root=second.root, proof=proof)
-    assert ledger.deps.signed.read(ledger.ledger_id, second.origin) is not None
+    verify_consistency(old_size=2, new_size=3, old_root=second.root, new_root=third.root, proof=proof)
 
 
-def test_a_file_that_cannot_be_read_stops_publishing(ledger: Ledger) -> None:
+def test_a_loss_is_accepted_only_where_there_is_one(ledger: Ledger) -> None:
+    """What was signed and is newer than what the database knows still binds."""
+    grow(ledger, 2)
+    published(ledger)
+    newer = sign_by_hand(ledger, 7, bytes(32))
+    keep_signed(ledger, newer)
+
+    accept_loss(ledger.deps, ledger.ledger_id)
+
+    assert ledger.deps.signed.read(ledger.ledger_id, log_key(ledger.deps, ledger.ledger_id).name) == newer
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"\xff", b""])
+def test_a_file_that_is_no_checkpoint_of_this_log_stops_publishing(ledger: Ledger, content: bytes) -> None:
     """Rather than to sign what may contradict it; and it says what to do."""
     published(ledger)
     (path,) = signed_folder(ledger).glob(f"{ledger.ledger_id}-*")
-    path.write_bytes(b"x\n")
+    path.write_bytes(content)
 
-    with pytest.raises(JournalError, match="put its copy back"):
+    with pytest.raises((JournalError, ContradictionError), match="newest copy back"):
         publish(ledger.deps, ledger.ledger_id)
 
 
-def test_nothing_signed_is_replaced_by_something_smaller(ledger: Ledger) -> None:
-    """However late a slow process comes."""
-    folder = SignedCheckpointFolder(signed_folder(ledger))
-    folder.keep(ledger.ledger_id, "o", 7, "seven")
-    folder.keep(ledger.ledger_id, "o", 6, "six")
+def test_nobody_elses_signature_counts(ledger: Ledger) -> None:
+    """A checkpoint of another ledger, or under another name, binds nobody here."""
+    other = ledger.backend.new_ledger()
+    grow(ledger, 1)
+    keep_signed(ledger, sign_by_hand(other, 1, bytes(32)))
 
-    assert folder.read(ledger.ledger_id, "o") == (7, "seven")
-    assert folder.read(ledger.ledger_id, "p") is None
+    with pytest.raises(ContradictionError, match="not this log's"):
+        publish(ledger.deps, ledger.ledger_id)
+
+
+def test_what_was_signed_is_replaced_by_who_has_seen_it(ledger: Ledger) -> None:
+    """However late a slow process comes; and the same again changes nothing."""
+    folder, ledger_id = SignedCheckpointFolder(signed_folder(ledger)), ledger.ledger_id
+
+    assert folder.keep(ledger_id, "o", "one", after=None)
+    assert folder.keep(ledger_id, "o", "two", after="one")
+    assert folder.keep(ledger_id, "o", "two", after="one")
+    assert not folder.keep(ledger_id, "o", "other", after="one")
+    assert not folder.keep(ledger_id, "o", "other", after=None)
+    assert (folder.read(ledger_id, "o"), folder.read(ledger_id, "p")) == ("two", None)
+
+
+def test_who_needs_nothing_new_does_not_wait_for_who_publishes(ledger: Ledger) -> None:
+    """A thread that waits for witnesses keeps nobody from the last checkpoint."""
+    grow(ledger, 1)
+    first = published(ledger)
+    grow(ledger, 1)
+    wait(ledger)
+
+    with publishing._flight(ledger.ledger_id, wait=False) as ours:
+        assert ours
+        assert published(ledger) == first
+    assert published(ledger).size == 2
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 600])
@@ -267,7 +363,7 @@ def test_every_event_has_a_proof(ledger: Ledger, size: int) -> None:
     for event in events:
         leaf_hash, index = hash_leaf(leaf_of(event)), event.position
         verify_inclusion(index=index, size=size, leaf_hash=leaf_hash, proof=proofs[index], root=checkpoint.root)
-    assert ledger.deps.transparency.count_tiles(ledger.ledger_id).get(0, 0) == size // TILE_WIDTH
+    assert count_tiles(ledger) == ([size // TILE_WIDTH] if size >= TILE_WIDTH else [])
 
 
 def test_the_proof_of_one_event_is_a_file(ledger: Ledger) -> None:
@@ -305,17 +401,70 @@ def test_altered_leaves_are_not_signed(ledger: Ledger) -> None:
         publish(ledger.deps, ledger.ledger_id)
 
 
-def test_an_altered_tile_is_noticed(ledger: Ledger) -> None:
-    """The next checkpoint is not published over it."""
-    grow(ledger, 300)
+@pytest.mark.parametrize("what", ["altered", "too early", "too late"])
+def test_strange_tiles_are_made_again(ledger: Ledger, what: str) -> None:
+    """They are derived: what a hand has done to them is told, and stops nothing."""
+    grow(ledger, 300 if what == "altered" else 3)
     published(ledger)
     mine = tables.tiles.c.ledger_id == ledger.ledger_id
-    ledger.backend.execute(sa.update(tables.tiles).where(mine).values(root=bytes(32)))
-    grow(ledger, 1)
+    if what == "altered":
+        ledger.backend.execute(sa.update(tables.tiles).where(mine).values(root=bytes(32), hashes=bytes(8192)))
+    else:
+        row = {"ledger_id": ledger.ledger_id, "level": 0, "number": 0 if what == "too early" else 10**6}
+        ledger.backend.execute(sa.insert(tables.tiles).values(**row, root=bytes(32), hashes=bytes(8192)))
+    grow(ledger, 300)
     wait(ledger)
 
-    with pytest.raises(ContradictionError, match="stored tiles"):
-        publish(ledger.deps, ledger.ledger_id)
+    checkpoint = published(ledger)
+
+    first = ledger.recorded()[0]
+    proof = prove_event(ledger.deps, ledger.ledger_id, first.envelope.event_id)
+    verify_inclusion(index=0, size=checkpoint.size, leaf_hash=first.leaf_hash, proof=proof.hashes, root=checkpoint.root)
+    assert bool(ledger.alarms) == (what == "altered")
+
+
+def test_what_was_read_while_it_was_altered_is_not_remembered_for_good(ledger: Ledger) -> None:
+    """A proof that does not verify is not given, with an alarm; and once all is right again, there is one."""
+    grow(ledger, 5)
+    published(ledger)
+    first, second = ledger.recorded()[:2]
+    # Another process, which has read nothing of the tree yet.
+    deps = replace(ledger.deps, transparency=SqlTransparency(ledger.backend.engine))
+    ledger.edit(1, leaf_hash=bytes(32))
+    with pytest.raises(IntegrityError, match="not in the tree that was published"):
+        prove_event(deps, ledger.ledger_id, first.envelope.event_id)
+    assert (0, None, "no proof leads from the event to what was published") in ledger.alarms
+    ledger.edit(1, leaf_hash=second.leaf_hash)
+
+    assert prove_event(deps, ledger.ledger_id, first.envelope.event_id).index == 0
+
+
+@pytest.mark.parametrize("column", ["note", "root"])
+def test_a_stored_checkpoint_that_was_altered_is_not_handed_out(ledger: Ledger, column: str) -> None:
+    """With an alarm."""
+    grow(ledger, 1)
+    published(ledger)
+    columns = tables.checkpoints.c
+    altered = sa.update(tables.checkpoints).where(columns.ledger_id == ledger.ledger_id)
+    ledger.backend.tamper(altered.values({column: "garbage" if column == "note" else bytes(32)}))
+
+    with pytest.raises(IntegrityError):
+        note_of(ledger.deps, publish(ledger.deps, ledger.ledger_id))
+    assert ledger.alarms
+
+
+def test_a_stored_cosignature_that_is_none_is_left_out(ledger: Ledger) -> None:
+    """Else nobody could read the checkpoint."""
+    grow(ledger, 1)
+    checkpoint = publish(ledger.deps, ledger.ledger_id)
+    place = (ledger.ledger_id, checkpoint.origin, checkpoint.size)
+    for name, line in (("a", "garbage"), ("w", "— w AAAAAAA=\n")):
+        ledger.deps.transparency.add_cosignature(*place, name=name, line=line, timestamp=1)
+
+    note = note_of(ledger.deps, publish(ledger.deps, ledger.ledger_id))
+
+    assert note == checkpoint.note + "— w AAAAAAA=\n"
+    assert [alarm[2] for alarm in ledger.alarms] == ["a stored cosignature of 1 events is none"]
 
 
 def test_growth_is_proven_between_any_two_sizes(ledger: Ledger) -> None:
@@ -363,7 +512,7 @@ def test_two_levels_of_tiles_are_stored_and_read(ledger: Ledger) -> None:
 
     checkpoint = published(ledger)
 
-    assert ledger.deps.transparency.count_tiles(ledger.ledger_id) == {0: 258, 1: 1}
+    assert count_tiles(ledger) == [258, 1]
     indices = (0, 255, 256, TILE_WIDTH**2 - 1, TILE_WIDTH**2, size - 1)
     proofs = prove_inclusion(ledger.deps, ledger.ledger_id, indices, size)
     for index in indices:

@@ -138,9 +138,9 @@ def test_swapped_rows_with_fitting_leaves_are_named(filled: Ledger) -> None:
     assert not report.intact
     # Their parts are bound to what the envelope said before.
     assert [(finding.position, finding.verdict) for finding in report.findings] == [(1, "tampered"), (4, "tampered")]
-    # Without opening them, the root that was kept at the erasure tells: it covers everything up to there.
+    # Without opening them, the roots that were kept at the erasure tell: they cover everything up to there.
     report = verify_ledger(filled.deps, filled.ledger_id, lambda *_: None, opening=False)
-    assert [(finding.position, finding.last) for finding in report.findings] == [(0, ERASED_AT)]
+    assert [(finding.position, finding.last) for finding in report.findings] == [(0, ERASED_AT - 1)]
 
 
 def test_an_altered_row_behind_the_last_erasure_is_placed_by_the_head(filled: Ledger) -> None:

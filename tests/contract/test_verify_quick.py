@@ -20,7 +20,7 @@ from tests.contract.test_services_tampering import IMPOSSIBLE, LEAF_ONLY, TRANSP
 from tests.support.ledgers import Ledger, a_fact, a_visit
 
 HOW = [How(opening=True, key=b"k" * 32), How(opening=False, key=b"k" * 32)]
-ROUNDS = 120
+ROUNDS = 60
 
 
 def quickly(ledger: Ledger, first: int, last: int, how: How) -> Chunk | None:
@@ -93,20 +93,23 @@ def test_rows_of_event_keys_are_delivered_as_records(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("new_leaf", [False, True], ids=["leaf hash kept", "leaf hash recomputed"])
-@pytest.mark.parametrize("name", [*TRANSPLANTS, *LEAF_ONLY])
-def test_they_agree_on_altered_rows(ledger: Ledger, name: str, new_leaf: bool) -> None:
+def test_they_agree_on_altered_rows(ledger: Ledger, new_leaf: bool) -> None:
     """Whatever was moved, left out or changed."""
     log = fill(ledger)
-    ledger.put(VICTIM, {**TRANSPLANTS, **LEAF_ONLY}[name](log[VICTIM], log), new_leaf=new_leaf)
-    assert_same(ledger)
+    for change in (*TRANSPLANTS.values(), *LEAF_ONLY.values()):
+        ledger.put(VICTIM, change(log[VICTIM], log), new_leaf=new_leaf)
+        assert_same(ledger)
+    ledger.put(VICTIM, log[VICTIM], new_leaf=False)
+    assert_same(ledger, right=True)
 
 
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_they_agree_on_what_no_leaf_can_hold(ledger: Ledger, name: str) -> None:
+def test_they_agree_on_what_no_leaf_can_hold(ledger: Ledger) -> None:
     """The quick one takes it for nothing that it could check."""
-    fill(ledger)
-    ledger.edit(VICTIM, **IMPOSSIBLE[name])
-    assert_same(ledger, right=False)
+    log = fill(ledger)
+    for columns in IMPOSSIBLE.values():
+        ledger.edit(VICTIM, **columns)
+        assert_same(ledger, right=False)
+        ledger.put(VICTIM, log[VICTIM], new_leaf=False)
 
 
 def test_they_agree_on_missing_rows(ledger: Ledger) -> None:

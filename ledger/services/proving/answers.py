@@ -19,7 +19,7 @@ from ledger.domain.events import OpenedEvent, RecordedEvent
 from ledger.domain.query import EventQuery, Moment
 from ledger.ports import PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
-from ledger.services.proving.proofs import prove_inclusion
+from ledger.services.proving.proofs import prove_under
 from ledger.services.proving.publishing import log_key, note_of, publish
 from ledger.services.read import export_pinned, get_event, pin_query, query_events
 
@@ -103,12 +103,13 @@ def _checkpoint(deps: Dependencies, ledger_id: UUID, size: int) -> PublishedChec
 def _proven(
     deps: Dependencies, checkpoint: PublishedCheckpoint, events: Sequence[OpenedEvent], kind: ProofKind
 ) -> Sequence[ProvenEvent]:
-    positions = [event.recorded.position for event in events]
-    proofs = prove_inclusion(deps, checkpoint.ledger_id, positions, checkpoint.size)
+    leaf_hashes = {event.recorded.position: event.recorded.leaf_hash for event in events}
+    proofs = prove_under(deps, checkpoint, leaf_hashes)
     return [
         ProvenEvent(
             event,
-            proofs[event.recorded.position],
+            # Nothing, which does not verify, where there is no proof.
+            proofs.get(event.recorded.position, ()),
             kind,
             _leaf_or_none(event.recorded) if kind == "opened" else None,
         )

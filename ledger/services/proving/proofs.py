@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from ledger.domain.checkpoints import TlogProof
 from ledger.domain.encoding import leaf_of
-from ledger.domain.merkle import hash_leaf
+from ledger.domain.merkle import ProofError, hash_leaf, verify_inclusion
 from ledger.domain.tiles import TILE_HEIGHT, Tile, consistency_proof, inclusion_proofs, root_from_tiles, width_of
 from ledger.errors import Fault, IntegrityError, InvalidError, NotFoundError
+from ledger.ports import PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.publishing import log_name, note_of, publish
 from ledger.services.proving.tiles import tile_reader
@@ -30,6 +32,31 @@ def prove_inclusion(
 ) -> Mapping[int, Sequence[bytes]]:
     """The inclusion proof of each of these positions in the tree of ``size`` leaves, which must have been published."""
     return inclusion_proofs(tile_reader(deps, ledger_id, size), positions, size)
+
+
+def prove_under(
+    deps: Dependencies, checkpoint: PublishedCheckpoint, leaf_hashes: Mapping[int, bytes]
+) -> Mapping[int, Sequence[bytes]]:
+    """The proof of each of these leaves, by position, under a checkpoint; verified, since nobody is helped by one that
+    does not verify. Where there is none, after an alarm, the position is absent."""
+    proofs: dict[int, Sequence[bytes]] = {}
+    for fresh in (False, True):
+        # What is remembered may have been read while somebody had altered it.
+        left = leaf_hashes.keys() - proofs.keys()
+        read = tile_reader(deps, checkpoint.ledger_id, checkpoint.size, fresh=fresh)
+        for position, hashes in inclusion_proofs(read, left, checkpoint.size).items() if left else ():
+            with suppress(ProofError):
+                verify_inclusion(
+                    index=position,
+                    size=checkpoint.size,
+                    leaf_hash=leaf_hashes[position],
+                    proof=hashes,
+                    root=checkpoint.root,
+                )
+                proofs[position] = hashes
+    for position in sorted(leaf_hashes.keys() - proofs.keys()):
+        deps.alarm(checkpoint.ledger_id, position, None, "no proof leads from the event to what was published")
+    return proofs
 
 
 def prove_consistency(deps: Dependencies, ledger_id: UUID, old: int, new: int) -> Sequence[bytes]:
@@ -52,7 +79,9 @@ def prove_event(deps: Dependencies, ledger_id: UUID, event_id: UUID) -> TlogProo
     if hash_leaf(leaf) != event.leaf_hash:
         raise IntegrityError(f"the event at position {event.position} is not what its leaf says")
     checkpoint = publish(deps, ledger_id, at_least=event.position + 1)
-    hashes = prove_inclusion(deps, ledger_id, [event.position], checkpoint.size)[event.position]
+    hashes = prove_under(deps, checkpoint, {event.position: event.leaf_hash}).get(event.position)
+    if hashes is None:
+        raise IntegrityError(f"the event at position {event.position} is not in the tree that was published")
     return TlogProof(event.position, tuple(hashes), note_of(deps, checkpoint), leaf)
 
 

@@ -19,13 +19,11 @@ BATCH: Final = 64
 """Tiles that are made at once: half a megabyte of hashes."""
 
 
-def store_tiles(deps: Dependencies, ledger_id: UUID, size: int) -> None:
-    """Store every full tile of the tree of ``size`` leaves that is not stored yet. Several may do so at once."""
-    if size < TILE_WIDTH:
-        return
-    counts = deps.transparency.count_tiles(ledger_id)
+def store_tiles(deps: Dependencies, ledger_id: UUID, size: int, *, since: int) -> None:
+    """Store every full tile of the tree of ``size`` leaves that the tree of ``since`` leaves has not. Several may do so
+    at once."""
     for level in range(MOST_LEVELS):
-        stored, full = counts.get(level, 0), size >> (TILE_HEIGHT * (level + 1))
+        stored, full = (leaves >> (TILE_HEIGHT * (level + 1)) for leaves in (since, size))
         while stored < full:
             count = min(BATCH, full - stored)
             part = (level, stored * TILE_WIDTH, count * TILE_WIDTH)

@@ -67,7 +67,7 @@ class Published:
     def kept_outside(self) -> Checkpoint | None:
         """The last one that was signed, as it is kept outside of the databases. Raises ``NoteError``."""
         kept = self.deps.signed.read(self.ledger_id, log_name(self.deps, self.ledger_id))
-        return parse_checkpoint(parse_note(kept[1]).text) if kept is not None else None
+        return parse_checkpoint(parse_note(kept).text) if kept is not None else None
 
     def _stored(self, first: int, last: int) -> Iterator[PublishedCheckpoint]:
         after: tuple[int, str] | None = None

@@ -147,9 +147,11 @@ class _Range:
         claims = []
         for shredder in shredders:
             self.findings.add(*_check_shredder(shredder, shredded))
-            root = roots.get(shredder.event_id)
-            if root is not None:
-                claims.append(Claim(shredder.position + 1, root, ERASURE_ROOT))
+            kept = roots.get(shredder.event_id)
+            if kept is not None:
+                claims.append(Claim(shredder.position + 1, kept.root, ERASURE_ROOT))
+                if kept.before is not None:
+                    claims.append(Claim(shredder.position, kept.before, ERASURE_ROOT))
             elif shredder.is_erasure:
                 self.findings.add(at(shredder.position, "the root of this erasure is missing"))
         return claims

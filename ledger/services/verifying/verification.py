@@ -154,8 +154,12 @@ class Verification:
             # What was not signed can have been altered with the rows, so it vouches for none.
             if claim.is_checkpoint and self._how.opening:
                 self._fitting = claim.size
+        elif not claim.is_checkpoint and self._fitting >= claim.size:
+            # The rows are those of which a checkpoint was signed; so what is altered is the claim.
+            self.findings.add(at(claim.size - 1, "the root that is kept of an erasure here is another one"))
         elif (self._fits or not claim.is_checkpoint) and not self.findings.explain(0, claim.size - 1):
-            self.findings.add(Finding(min(self._fitting, claim.size - 1), claim.size - 1, claim.what, "tampered"))
+            last = max(claim.size - 1, 0)
+            self.findings.add(Finding(min(self._fitting, last), last, claim.what, "tampered"))
             self._fits = False
 
     @property
