@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import RecordedEvent
+from ledger.domain.events import RecordedEvent, Role
 from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.verdicts import MOST_LISTED, Finding, Findings, at
 from ledger.ports import ShreddedKey
@@ -71,17 +71,41 @@ def _without_fence(deps: Dependencies, ledger_id: UUID, rows: Sequence[ShreddedK
 
 
 def _fences(deps: Dependencies, ledger_id: UUID, last: int) -> Iterator[Finding]:
-    """Every fence in the vault is of a key that the ledger has shredded: that comes first."""
+    """Every fence in the vault is of a key that the ledger has shredded (that comes first), by the erasure that the
+    fence names, and stands in the place of the key."""
     after: bytes | None = None
     while fences := deps.vault.fences(ledger_id, after, _PAGE):
         after = fences[-1].key_id
-        dead = deps.store.shredded_among(ledger_id, [fence.key_id for fence in fences])
+        key_ids = [fence.key_id for fence in fences]
+        dead = deps.store.shredded_among(ledger_id, key_ids)
+        # A key goes in the moment in which its fence comes, so whatever of them is still there has come back.
+        returned = deps.vault.stored_keys(ledger_id, key_ids)
+        others = [
+            fence for fence in fences if fence.key_id in dead and dead[fence.key_id].erasure_id != fence.erasure_id
+        ]
+        again = deps.store.find_events(ledger_id, {fence.erasure_id for fence in others}) if others else {}
         for fence in fences:
-            if fence.key_id not in dead:
+            row = dead.get(fence.key_id)
+            if row is None:
                 usage = deps.store.key_usage(ledger_id, [fence.key_id])
                 here = (0, last) if usage.first is None or usage.last is None else (usage.first, usage.last)
                 whose = f"the key vault has a fence, of erasure {fence.erasure_id}"
                 yield Finding(*here, f"{whose}, for a key that the ledger never shredded")
+                continue
+            if fence.key_id in returned:
+                yield at(row.position, "the key vault has a key again that is shredded here")
+            if row.erasure_id != fence.erasure_id and not _shreds(again.get(fence.erasure_id), fence.key_id):
+                whose = f"the key vault has a fence, of erasure {fence.erasure_id}"
+                yield at(row.position, f"{whose}, for a key that another erasure shreds here")
+
+
+def _shreds(event: RecordedEvent | None, key_id: bytes) -> bool:
+    """Whether it is an erasure of this key: one in an older copy of the vault is done again, in an event of its own."""
+    return (
+        event is not None
+        and _records(event)
+        and any(part.role is Role.SHREDDED and part.key_id == key_id for part in event.parts)
+    )
 
 
 def _erasures(deps: Dependencies, ledger_id: UUID, last: int) -> Iterator[Finding]:
