@@ -47,6 +47,15 @@ class StrangeVersion:
     expected: int
 
 
+@dataclass(frozen=True, slots=True)
+class RootRecord:
+    """A row of ``erasure_roots`` as bytes, and where its ``SubjectErased`` stands."""
+
+    erasure_id: UUID
+    position: int
+    record: bytes
+
+
 class Evidence(Protocol):
     """Reads for ``verify``. Each is one statement, however large the ledger, and sees what was committed before it.
     Raises ``StoreUnavailableError``."""
@@ -80,6 +89,13 @@ class Evidence(Protocol):
 
     def roots_without_event(self, ledger_id: UUID, limit: int) -> Sequence[UUID]:
         """The ids in ``erasure_roots`` under which no ``SubjectErased`` is recorded."""
+
+    def root_records(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[RootRecord]:
+        """The next rows of ``erasure_roots`` that belong to an erasure, in order of its id."""
+
+    def broken_chains(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, int]]:
+        """The checkpoints that were not published behind the one that now stands before them: (size, the size that
+        they were published behind, the size before; -1: none)."""
 
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """The stored tiles of a level from this number on, as far as there are any, in order."""

@@ -14,7 +14,7 @@ from ledger.domain.events import Role
 from ledger.domain.names import LEDGER_CATEGORY, STREAM_SUPERSEDED, SUBJECT_ERASED
 from ledger.domain.tiles import MOST_LEVELS, TILE_WIDTH
 from ledger.ports import FullTile, PublishedCheckpoint
-from ledger.ports.evidence import ErasureRoots, KeyRow, LeafRow, ShreddedKey, StrangeVersion
+from ledger.ports.evidence import ErasureRoots, KeyRow, LeafRow, RootRecord, ShreddedKey, StrangeVersion
 from ledger.storage import raw_rows
 from ledger.storage.database import one_of, one_of_hashes, read, reading, take_long
 from ledger.storage.statements import in_chunks
@@ -28,6 +28,9 @@ from ledger.storage.tables import (
     shredded_keys,
     tiles,
 )
+
+FIRST: Final = -1
+"""What a first checkpoint was published behind."""
 
 NOT_ENDED: Final = "closed_streams has a stream that does not end here"
 BEHIND_THE_END: Final = "stands behind the event that has ended its stream"
@@ -136,6 +139,35 @@ class SqlEvidence:
         )
         statement = sa.select(columns.erasure_id).where(columns.ledger_id == ledger_id, ~erased).limit(limit)
         return [row.erasure_id for row in self._long(statement)]
+
+    def root_records(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[RootRecord]:
+        """Rows of ``erasure_roots``."""
+        columns = erasure_roots.c
+        event = sa.and_(events.c.ledger_id == columns.ledger_id, events.c.event_id == columns.erasure_id)
+        statement = (
+            sa.select(columns.erasure_id, columns.root, columns.root_before, events.c.position)
+            .select_from(erasure_roots.join(events, event))
+            .where(columns.ledger_id == ledger_id)
+        )
+        if after is not None:
+            statement = statement.where(columns.erasure_id > after)
+        return [
+            RootRecord(
+                row.erasure_id,
+                _number(row.position),
+                repr((row.erasure_id, row.position, row.root, row.root_before)).encode(),
+            )
+            for row in self._long(statement.order_by(columns.erasure_id).limit(limit))
+        ]
+
+    def broken_chains(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, int]]:
+        """Checkpoints whose predecessor is another."""
+        columns = checkpoints.c
+        before = sa.func.lag(columns.size).over(partition_by=columns.origin, order_by=columns.size)
+        own = sa.select(columns.size, columns.previous, sa.func.coalesce(before, FIRST).label("before"))
+        chain = own.where(columns.ledger_id == ledger_id).cte("chain")
+        statement = sa.select(chain).where(chain.c.previous != chain.c.before).order_by(chain.c.size).limit(limit)
+        return [(_number(row.size), _number(row.previous), _number(row.before)) for row in self._long(statement)]
 
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """Stored tiles."""

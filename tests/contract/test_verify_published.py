@@ -116,3 +116,78 @@ def test_checkpoints_are_compared_once_each_in_a_database_that_orders_text_as_pe
     ledger.backend.tamper(head.values(size=12))
     assert any("of 15 events was published" in finding.what for finding in verified(ledger).findings)
     backend.close()
+
+
+@pytest.fixture
+def published(ledger: Ledger) -> Ledger:
+    """Four checkpoints, and an erasure before the last of them."""
+    ledger.append(a_visit("A"), a_visit("B"))
+    for number in range(4):
+        if number == 3:
+            ledger.erase("patient:A")
+        ledger.append(a_fact())
+        ledger.backend.clock.now += 2_000_000
+        publish(ledger.deps, ledger.ledger_id, at_least=ledger.size())
+    return ledger
+
+
+def own(table: sa.Table, ledger: Ledger, *conditions: sa.ColumnElement[bool]) -> Any:
+    """An update of the ledger's rows."""
+    return sa.update(table).where(table.c.ledger_id == ledger.ledger_id, *conditions)
+
+
+def without(table: sa.Table, ledger: Ledger, *conditions: sa.ColumnElement[bool]) -> Any:
+    """A delete of the ledger's rows."""
+    return sa.delete(table).where(table.c.ledger_id == ledger.ledger_id, *conditions)
+
+
+def test_a_checkpoint_that_was_taken_out_from_between_others_is_told(published: Ledger) -> None:
+    """Each was published behind one, and that must be there."""
+    published.assert_intact()
+    published.backend.tamper(without(tables.checkpoints, published, tables.checkpoints.c.size == 4))
+    assert where(verified(published)) == {(4, 4)}
+
+
+def test_what_an_earlier_run_found_wrong_is_found_again(published: Ledger) -> None:
+    """However much of the ledger that run found right before."""
+    published.append(a_fact(), a_fact())
+    last = published.recorded()[-1]
+    published.backend.tamper(
+        sa.insert(tables.closed_streams).values(
+            ledger_id=published.ledger_id, stream_ref=last.envelope.stream_ref, position=1
+        )
+    )
+    kept: list[Verified] = []
+    wrong = verified(published, keep=kept.append)
+    assert not wrong.intact
+    for since in kept:
+        assert (since.compared, where(verified(published, since=since))) == (0, where(wrong))
+
+
+def test_what_lies_beside_the_rows_of_an_earlier_run_is_compared_again(published: Ledger) -> None:
+    """Checkpoints, roots of erasures, ends of streams: that a run was good says nothing of what they are now."""
+    kept: list[Verified] = []
+    assert verified(published, keep=kept.append).intact
+    since = kept[-1]
+    published.append(a_fact())
+    assert verified(published, since=since).intact
+    engine, roots = published.backend.engine, tables.erasure_roots
+    with engine.connect() as connection:
+        root = connection.execute(sa.select(roots).where(roots.c.ledger_id == published.ledger_id)).mappings().one()
+    stream = published.recorded()[2].envelope.stream_ref
+    end = {"ledger_id": published.ledger_id, "stream_ref": stream, "position": 3}
+    for statement, undo in (
+        (own(roots, published).values(root=b"z" * 32), own(roots, published).values(root=root["root"])),
+        (own(roots, published).values(root_before=b"z" * 32), own(roots, published).values(dict(root))),
+        (without(roots, published), sa.insert(roots).values(dict(root))),
+        (
+            sa.insert(tables.closed_streams).values(end),
+            without(tables.closed_streams, published),
+        ),
+        (own(tables.checkpoints, published, tables.checkpoints.c.size == 3).values(root=b"y" * 32), None),
+    ):
+        published.backend.tamper(statement)
+        assert not verified(published, since=since).intact
+        if undo is not None:
+            published.backend.tamper(undo)
+            assert verified(published, since=since).intact

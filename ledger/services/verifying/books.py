@@ -13,30 +13,39 @@ from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import RecordedEvent, Role
+from ledger.domain.fingerprint import MODULUS, fingerprint
 from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.verdicts import MOST_LISTED, Finding, Findings, at
 from ledger.ports import ShreddedKey
 from ledger.services.dependencies import Dependencies
-from ledger.services.verifying.published import check_upper_tiles
+from ledger.services.verifying.published import Published, check_upper_tiles
 
 _PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class BooksJob:
-    """Compare all of it, for the events from ``first`` on and below ``size``."""
+    """Compare all of it, for the events below ``size``.
+
+    ``first``: the rows before it were not read again. ``compared``, ``roots``: up to where this was done earlier, and
+    what the fingerprint of ``erasure_roots``, under ``key``, was up to there.
+    """
 
     ledger_id: UUID
     first: int
     size: int
+    opening: bool
+    key: bytes
+    compared: int = 0
+    roots: int = 0
 
-    def work(self, deps: Dependencies) -> Findings:
+    def work(self, deps: Dependencies) -> BooksResult:
         """Do it."""
         findings = Findings()
         last = max(self.size - 1, 0)
-        for row in deps.store.strange_versions(self.ledger_id, self.first, self.size, MOST_LISTED):
+        for row in deps.store.strange_versions(self.ledger_id, self.compared, self.size, MOST_LISTED):
             findings.add(at(row.position, f"the stream version is {row.version}, not {row.expected}"))
-        for position, what in deps.store.strange_ends(self.ledger_id, self.first, self.size, MOST_LISTED):
+        for position, what in deps.store.strange_ends(self.ledger_id, 0, self.size, MOST_LISTED):
             findings.add(at(min(max(position, 0), last), what))
         for _ in deps.store.roots_without_event(self.ledger_id, MOST_LISTED):
             findings.add(Finding(0, last, "erasure_roots has a root that belongs to no erasure"))
@@ -44,7 +53,34 @@ class BooksJob:
             for finding in found(deps, self.ledger_id, last):
                 findings.add(finding)
         findings.add(*check_upper_tiles(deps, self.ledger_id, last))
-        return findings
+        # Those of what was read are looked at there.
+        for finding in Published(deps, self.ledger_id, check_signatures=self.opening).wrong(-1, self.first):
+            findings.add(finding)
+        for size, previous, expected in deps.store.broken_chains(self.ledger_id, MOST_LISTED):
+            what = f"the checkpoint of {size} events was published behind one of {previous}, and there is {expected}"
+            findings.add(at(min(max(size - 1, 0), last), f"{what} in front of it: one was taken out, or put in"))
+        return BooksResult(findings, self._add_up_roots(deps, findings))
+
+    def _add_up_roots(self, deps: Dependencies, findings: Findings) -> int:
+        """The fingerprint of ``erasure_roots``; the part of it that was known before must still be the same."""
+        before = now = 0
+        after: UUID | None = None
+        while rows := deps.store.root_records(self.ledger_id, after, _PAGE):
+            after = rows[-1].erasure_id
+            before += fingerprint(self.key, [row.record for row in rows if row.position < self.compared])
+            now += fingerprint(self.key, [row.record for row in rows if row.position < self.size])
+        if before % MODULUS != self.roots:
+            what = "erasure_roots is not what it was when these events were verified"
+            findings.add(Finding(0, max(self.compared - 1, 0), what))
+        return now % MODULUS
+
+
+@dataclass(frozen=True, slots=True)
+class BooksResult:
+    """``roots``: the fingerprint of ``erasure_roots`` up to the size that was asked for."""
+
+    findings: Findings
+    roots: int
 
 
 def _shredded_keys(deps: Dependencies, ledger_id: UUID, _last: int) -> Iterator[Finding]:

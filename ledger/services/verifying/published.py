@@ -48,6 +48,18 @@ class Published:
         """What was published of sizes above ``first`` and up to ``last``. Adds a finding for a checkpoint that is not
         what was signed."""
         claims = []
+        for checkpoint, wrong in self._checked(first, last):
+            if wrong is not None:
+                findings.add(wrong)
+            else:
+                claims.append(Claim(checkpoint.size, checkpoint.root, CHECKPOINT, is_checkpoint=True))
+        return claims
+
+    def wrong(self, first: int, last: int) -> Iterator[Finding]:
+        """The checkpoints of sizes above ``first`` and up to ``last`` that are not what was signed."""
+        return (wrong for _, wrong in self._checked(first, last) if wrong is not None)
+
+    def _checked(self, first: int, last: int) -> Iterator[tuple[PublishedCheckpoint, Finding | None]]:
         public_key: bytes | None = None
         for checkpoint in self._stored(first, last):
             if public_key is None and self.check_signatures:
@@ -55,10 +67,9 @@ class Published:
             try:
                 self._check(checkpoint, public_key)
             except NoteError as error:
-                findings.add(_unsigned(checkpoint, error.detail))
+                yield checkpoint, _unsigned(checkpoint, error.detail)
             else:
-                claims.append(Claim(checkpoint.size, checkpoint.root, CHECKPOINT, is_checkpoint=True))
-        return claims
+                yield checkpoint, None
 
     def beyond(self, size: int) -> PublishedCheckpoint | None:
         """One that was published of more events than this."""
