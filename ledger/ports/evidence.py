@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from ledger.ports.transparency import FullTile, PublishedCheckpoint
+from ledger.ports.transparency import FullTile, PublishedCheckpoint, StoredReceipt
 
 LeafRow = tuple[bytes, bytes, bytes, bytes, bytes]
 """A row of ``events`` in the bytes of its leaf: position (8), what is hashed of the leaf up to its parts (0x00, then
@@ -56,6 +56,17 @@ class RootRecord:
     record: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class CosignatureRow:
+    """A row of ``cosignatures``. ``note``: of the checkpoint, where it was published."""
+
+    origin: str
+    size: int
+    name: str
+    line: str
+    note: str | None
+
+
 class Evidence(Protocol):
     """Reads for ``verify``. Each is one statement, however large the ledger, and sees what was committed before it.
     Raises ``StoreUnavailableError``."""
@@ -96,6 +107,14 @@ class Evidence(Protocol):
     def broken_chains(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, int]]:
         """The checkpoints that were not published behind the one that now stands before them: (size, the size that
         they were published behind, the size before; -1: none)."""
+
+    def cosignature_rows(
+        self, ledger_id: UUID, after: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[CosignatureRow]:
+        """The next cosignatures in order of size and, as the database orders them, origin and name."""
+
+    def receipt_rows(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[tuple[UUID, StoredReceipt]]:
+        """The next receipts in order of the ids of the events that they are about."""
 
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """The stored tiles of a level from this number on, as far as there are any, in order."""

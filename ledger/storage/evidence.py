@@ -13,18 +13,20 @@ from sqlalchemy import Connection, Engine
 from ledger.domain.events import Role
 from ledger.domain.names import LEDGER_CATEGORY, STREAM_SUPERSEDED, SUBJECT_ERASED
 from ledger.domain.tiles import MOST_LEVELS, TILE_WIDTH
-from ledger.ports import FullTile, PublishedCheckpoint
-from ledger.ports.evidence import ErasureRoots, KeyRow, LeafRow, RootRecord, ShreddedKey, StrangeVersion
+from ledger.ports import FullTile, PublishedCheckpoint, StoredReceipt
+from ledger.ports.evidence import CosignatureRow, ErasureRoots, KeyRow, LeafRow, RootRecord, ShreddedKey, StrangeVersion
 from ledger.storage import raw_rows
 from ledger.storage.database import one_of, one_of_hashes, read, reading, take_long
 from ledger.storage.statements import in_chunks
 from ledger.storage.tables import (
     checkpoints,
     closed_streams,
+    cosignatures,
     erasure_roots,
     event_keys,
     events,
     heads,
+    receipts,
     shredded_keys,
     tiles,
 )
@@ -168,6 +170,40 @@ class SqlEvidence:
         chain = own.where(columns.ledger_id == ledger_id).cte("chain")
         statement = sa.select(chain).where(chain.c.previous != chain.c.before).order_by(chain.c.size).limit(limit)
         return [(_number(row.size), _number(row.previous), _number(row.before)) for row in self._long(statement)]
+
+    def cosignature_rows(
+        self, ledger_id: UUID, after: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[CosignatureRow]:
+        """Cosignatures by size."""
+        columns = cosignatures.c
+        order = (columns.size, columns.origin, columns.name)
+        checkpoint = sa.and_(
+            checkpoints.c.ledger_id == columns.ledger_id,
+            checkpoints.c.origin == columns.origin,
+            checkpoints.c.size == columns.size,
+        )
+        statement = (
+            sa.select(*order, columns.line, checkpoints.c.note)
+            .select_from(cosignatures.outerjoin(checkpoints, checkpoint))
+            .where(columns.ledger_id == ledger_id)
+        )
+        if after is not None:
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in after)))
+        return [
+            CosignatureRow(row.origin, _number(row.size), row.name, row.line, row.note)
+            for row in self._long(statement.order_by(*order).limit(limit))
+        ]
+
+    def receipt_rows(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[tuple[UUID, StoredReceipt]]:
+        """Receipts by the ids of their events."""
+        columns = receipts.c
+        statement = sa.select(receipts).where(columns.ledger_id == ledger_id)
+        if after is not None:
+            statement = statement.where(columns.erasure_id > after)
+        return [
+            (row.erasure_id, StoredReceipt(row.payload, row.signature, row.proof))
+            for row in self._long(statement.order_by(columns.erasure_id).limit(limit))
+        ]
 
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """Stored tiles."""

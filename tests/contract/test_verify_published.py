@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
+from ledger.domain.names import SUBJECT_ERASED
 from ledger.domain.verdicts import VerifyReport
-from ledger.services.proving.publishing import publish
+from ledger.services.proving.publishing import log_name, publish
+from ledger.services.receipts import get_receipt
 from ledger.services.verifying import ranges
 from ledger.services.verifying.running import verify_ledger
 from ledger.services.verifying.verification import Verified
@@ -191,3 +197,69 @@ def test_what_lies_beside_the_rows_of_an_earlier_run_is_compared_again(published
         if undo is not None:
             published.backend.tamper(undo)
             assert verified(published, since=since).intact
+
+
+BAD_LINES = [
+    ("evil", "not a signature\n", 0),
+    ("evil", "", 0),
+    ("evil", "— other AAAAAAAA\n", 0),
+    ("evil", "— evil AAAAAAAA\n— evil AAAAAAAA\n", 0),
+    ("evil", "— evil AAAAAAAA\n", 1),
+]
+"""Name, line, and of how many events more than there are."""
+
+
+@pytest.mark.parametrize(("name", "line", "more"), BAD_LINES)
+def test_a_cosignature_that_makes_a_checkpoint_unreadable_is_told(
+    published: Ledger, name: str, line: str, more: int
+) -> None:
+    """It is sent with the checkpoint, and nobody can read the note any more."""
+    size = published.size()
+    origin = log_name(published.deps, published.ledger_id)
+    row = {"ledger_id": published.ledger_id, "origin": origin, "name": name, "line": line, "timestamp": 1}
+    published.backend.execute(sa.insert(tables.cosignatures).values(**row, size=size + more))
+    (finding,) = verified(published).findings
+    assert (finding.position, "cosignature" in finding.what) == (size - 1, True)
+
+
+def test_a_cosignature_of_a_stranger_is_no_finding(published: Ledger) -> None:
+    """Who the witnesses were is nobody's knowledge but their settings'."""
+    published.deps.transparency.add_cosignature(
+        published.ledger_id,
+        log_name(published.deps, published.ledger_id),
+        published.size(),
+        name="witness.example",
+        line="— witness.example " + base64.b64encode(b"k" * 76).decode() + "\n",
+        timestamp=1,
+    )
+    published.assert_intact()
+
+
+def test_a_receipt_that_was_not_handed_out_is_told(published: Ledger) -> None:
+    """Whatever of it is altered, and however little; and one of no erasure."""
+    (event,) = [one for one in published.recorded() if one.envelope.event_type == SUBJECT_ERASED]
+    published.append(a_fact())
+    receipt = get_receipt(published.deps, published.ledger_id, event.envelope.event_id)
+    assert receipt.proof is not None
+    published.assert_intact()
+    stored = published.deps.transparency.receipt(published.ledger_id, event.envelope.event_id)
+    assert stored is not None
+    other_events = json.dumps({**json.loads(stored.payload), "events": 99})
+    other_leaf = json.dumps({**json.loads(stored.payload), "leaf": "AAAA"})
+    for altered in (
+        {"payload": "{}"},
+        {"payload": "nothing"},
+        {"payload": "[]"},
+        {"payload": other_events},
+        {"payload": other_leaf},
+        {"signature": b"x" * 64},
+        {"signature": b""},
+        {"proof": "{}"},
+        {"proof": "null"},
+    ):
+        published.backend.tamper(own(tables.receipts, published).values(**altered))
+        assert where(verified(published)) == {(event.position, event.position)}, altered
+        published.backend.tamper(own(tables.receipts, published).values(**asdict(stored)))
+    published.assert_intact()
+    published.backend.tamper(own(tables.receipts, published).values(erasure_id=UUID(int=3)))
+    assert where(verified(published)) == {(0, published.size() - 1)}

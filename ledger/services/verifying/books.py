@@ -19,6 +19,7 @@ from ledger.domain.verdicts import MOST_LISTED, Finding, Findings, at
 from ledger.ports import ShreddedKey
 from ledger.services.dependencies import Dependencies
 from ledger.services.verifying.published import Published, check_upper_tiles
+from ledger.services.verifying.signed import wrong_cosignatures, wrong_receipts
 
 _PAGE: Final = 500
 
@@ -59,6 +60,10 @@ class BooksJob:
         for size, previous, expected in deps.store.broken_chains(self.ledger_id, MOST_LISTED):
             what = f"the checkpoint of {size} events was published behind one of {previous}, and there is {expected}"
             findings.add(at(min(max(size - 1, 0), last), f"{what} in front of it: one was taken out, or put in"))
+        for finding in wrong_cosignatures(deps, self.ledger_id, last):
+            findings.add(finding)
+        for finding in wrong_receipts(deps, self.ledger_id, last, opening=self.opening):
+            findings.add(finding)
         return BooksResult(findings, self._add_up_roots(deps, findings))
 
     def _add_up_roots(self, deps: Dependencies, findings: Findings) -> int:
