@@ -119,9 +119,8 @@ class Evidence(Protocol):
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """The stored tiles of a level from this number on, as far as there are any, in order."""
 
-    def strange_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, str]]:
-        """The stored tiles that are not full in the tree of the head, and those in front of which one is missing:
-        (level, number, what)."""
+    def misplaced_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int]]:
+        """Level and number of the stored tiles that are not full in the tree of the head."""
 
     def checkpoints_between(
         self, ledger_id: UUID, first: int, last: int, after: tuple[int, str] | None, limit: int

@@ -37,8 +37,6 @@ FIRST: Final = -1
 NOT_ENDED: Final = "closed_streams has a stream that does not end here"
 BEHIND_THE_END: Final = "stands behind the event that has ended its stream"
 NOT_SAID_TO_END: Final = "ends a stream of which closed_streams says otherwise"
-NOT_FULL: Final = "it is not full in the tree of the ledger, and stops checkpoints or proofs"
-GAP: Final = "the one before it is missing"
 
 
 class SqlEvidence:
@@ -218,24 +216,13 @@ class SqlEvidence:
             if isinstance(row.number, int)
         ]
 
-    def strange_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, str]]:
+    def misplaced_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int]]:
         """Stored tiles that have no place."""
         columns = tiles.c
-        before = tiles.alias("before")
         size = sa.select(heads.c.size).where(heads.c.ledger_id == ledger_id).scalar_subquery()
-        follows = sa.exists().where(
-            before.c.ledger_id == columns.ledger_id,
-            before.c.level == columns.level,
-            before.c.number == columns.number - 1,
-        )
-        own = sa.select(columns.level, columns.number).where(columns.ledger_id == ledger_id)
-        order = (columns.level, columns.number)
-        found: list[tuple[int, int, str]] = []
-        strange = _has_no_place(size)
-        for condition, what in ((strange, NOT_FULL), (sa.and_(~strange, columns.number > 0, ~follows), GAP)):
-            rows = self._long(own.where(condition).order_by(*order).limit(limit))
-            found += [(_number(row.level), _number(row.number), what) for row in rows]
-        return found
+        statement = sa.select(columns.level, columns.number).where(columns.ledger_id == ledger_id, _has_no_place(size))
+        rows = self._long(statement.order_by(columns.level, columns.number).limit(limit))
+        return [(_number(row.level), _number(row.number)) for row in rows]
 
     def checkpoints_between(
         self, ledger_id: UUID, first: int, last: int, after: tuple[int, str] | None, limit: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,13 +13,18 @@ import pytest
 import sqlalchemy as sa
 
 from ledger.domain.names import SUBJECT_ERASED
+from ledger.domain.notes import cosignature, cosigned_message, parse_note
+from ledger.domain.tiles import tile_root
 from ledger.domain.verdicts import VerifyReport
+from ledger.ports import FullTile
 from ledger.services.proving.publishing import log_name, publish
 from ledger.services.receipts import get_receipt
 from ledger.services.verifying import ranges
+from ledger.services.verifying.published import check_upper_tiles
 from ledger.services.verifying.running import verify_ledger
 from ledger.services.verifying.verification import Verified
 from ledger.storage import tables
+from tests.support.cosigning import TIMESTAMP, MemoryWitness, MemoryWitnesses
 from tests.support.ledgers import Ledger, a_fact, a_visit, open_postgresql
 from tests.support.postgres import PostgresCluster
 
@@ -90,16 +95,18 @@ def test_a_tile_that_has_no_place_in_the_tree_is_told(tiled: Ledger) -> None:
     rows = [{**content, "level": level, "number": number} for level, number in STRAYS]
     tiled.backend.tamper(*(sa.insert(tables.tiles).values(row) for row in rows))
     report = verified(tiled)
-    told = {finding.what.partition(": it is not full")[0] for finding in report.findings}
+    told = {finding.what.partition(", is not full")[0] for finding in report.findings}
     assert {f"a stored tile of level {level}, number {number}" for level, number in STRAYS} <= told
     assert all(0 <= finding.position <= finding.last < SIZE for finding in report.findings)
 
 
-def test_a_tile_that_is_missing_between_others_is_told(tiled: Ledger) -> None:
-    """They are stored in order, so somebody has taken it out."""
+def test_a_tile_that_is_missing_is_no_finding_and_hides_no_other(tiled: Ledger) -> None:
+    """They are derived: who drops them has them made again."""
     first = (tables.tiles.c.ledger_id == tiled.ledger_id, tables.tiles.c.number == 0)
     tiled.backend.tamper(sa.delete(tables.tiles).where(*first))
-    assert where(verified(tiled)) == {(256, 511)}
+    tiled.assert_intact()
+    in_tile(tiled, 1, 3)
+    assert where(verified(tiled)) == {(259, 259)}
 
 
 def test_checkpoints_are_compared_once_each_in_a_database_that_orders_text_as_people_do(
@@ -263,3 +270,53 @@ def test_a_receipt_that_was_not_handed_out_is_told(published: Ledger) -> None:
     published.assert_intact()
     published.backend.tamper(own(tables.receipts, published).values(erasure_id=UUID(int=3)))
     assert where(verified(published)) == {(0, published.size() - 1)}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A store that has these tiles, and no other."""
+
+    tiles: dict[tuple[int, int], FullTile]
+
+    def misplaced_tiles(self, _ledger_id: UUID, _limit: int) -> list[tuple[int, int]]:
+        """None."""
+        return []
+
+    def full_tiles(self, _ledger_id: UUID, level: int, first: int, count: int) -> list[FullTile]:
+        """In order, as far as they are there."""
+        places = [(level, number) for number in range(first, first + count)]
+        return [self.tiles[place] for place in places if place in self.tiles]
+
+
+def test_an_upper_tile_is_held_to_those_below_it_whatever_is_missing_before_it(ledger: Ledger) -> None:
+    """Of a tree of 131072 leaves, of which only the second half has tiles."""
+    below = [FullTile(0, 256 + number, bytes([number]) * 32, b"") for number in range(256)]
+    hashes = b"".join(tile.root for tile in below)
+    tiles = {(0, tile.number): tile for tile in below}
+
+    def wrong(upper: FullTile) -> list[tuple[int, int]]:
+        deps: Any = replace(ledger.deps, store=Tiles({**tiles, (1, 1): upper}))  # type: ignore[arg-type]
+        found = check_upper_tiles(deps, ledger.ledger_id, 131071)
+        return [(finding.position, finding.last) for finding in found]
+
+    right = FullTile(1, 1, tile_root(hashes), hashes)
+    assert wrong(right) == []
+    for other in (replace(right, root=b"x" * 32), replace(right, hashes=hashes[::-1]), replace(right, hashes=b"")):
+        assert wrong(other) == [(65536, 131071)]
+    del tiles[0, 300]
+    assert wrong(right) == [(65536, 131071)]
+
+
+def test_a_false_cosignature_in_the_name_of_a_known_witness_is_told(published: Ledger) -> None:
+    """What looks like a signature is held to the key, where that is known."""
+    witness = MemoryWitness("first")
+    known = replace(published, deps=replace(published.deps, witnesses=MemoryWitnesses([witness], 1)))
+    last = publish(known.deps, known.ledger_id)
+    text = parse_note(last.note).text
+    place = (known.ledger_id, last.origin, last.size)
+    table = tables.cosignatures
+    for message, right in ((cosigned_message(text, TIMESTAMP), True), (b"something else", False)):
+        line = cosignature(witness.key, TIMESTAMP, witness.signer.sign(message)).line
+        known.deps.transparency.add_cosignature(*place, name=witness.key.name, line=line, timestamp=TIMESTAMP)
+        assert verified(known).intact == right
+        known.backend.tamper(without(table, known, table.c.size == last.size))

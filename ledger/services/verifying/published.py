@@ -22,6 +22,7 @@ CHECKPOINT: Final = "a row here is not the one of which a checkpoint was signed"
 SIGNED: Final = "a row here is not the one of which the checkpoint was signed that is kept outside of the databases"
 
 _PAGE: Final = 500
+_TILES_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +140,23 @@ def _check_tile(tile: FullTile, first: int, hashes: Sequence[bytes], before: Fro
 def check_upper_tiles(deps: Dependencies, ledger_id: UUID, last: int) -> Iterator[Finding]:
     """Compare the stored tiles above level 0 with the roots of those below them, and name those of any level that
     have no place in the tree."""
-    for level, index, what in deps.store.strange_tiles(ledger_id, MOST_LISTED):
+    for level, index in deps.store.misplaced_tiles(ledger_id, MOST_LISTED):
         width = TILE_WIDTH ** (level + 1) if 0 <= level < MOST_LEVELS else 1
         first, beyond = (min(max(edge, 0), last) for edge in (index * width, (index + 1) * width - 1))
-        yield Finding(first, beyond, f"a stored tile of level {level}, number {index}: {what}")
+        what = "is not full in the tree of the ledger, and stops checkpoints or proofs"
+        yield Finding(first, beyond, f"a stored tile of level {level}, number {index}, {what}")
     for level in range(1, MOST_LEVELS):
-        number, width = 0, TILE_WIDTH ** (level + 1)
-        while (number + 1) * width <= last + 1 and (tiles := deps.store.full_tiles(ledger_id, level, number, 1)):
-            below = deps.store.full_tiles(ledger_id, level - 1, number * TILE_WIDTH, TILE_WIDTH)
-            hashes = b"".join(tile.root for tile in below)
-            if (tiles[0].hashes, len(hashes)) != (hashes, TILE_BYTES) or tiles[0].root != tile_root(hashes):
-                what = f"a stored tile of level {level} over these events does not fit those below it"
-                yield Finding(number * width, (number + 1) * width - 1, what)
-            number += 1
+        width = TILE_WIDTH ** (level + 1)
+        # Whatever is missing: they can be dropped, and are made again.
+        for number in range(0, (last + 1) // width, _TILES_AT_ONCE):
+            for tile in deps.store.full_tiles(ledger_id, level, number, _TILES_AT_ONCE):
+                first = tile.number * width
+                if first + width <= last + 1 and not _fits_below(deps, ledger_id, tile):
+                    what = f"a stored tile of level {level} over these events does not fit those below it"
+                    yield Finding(first, first + width - 1, what)
+
+
+def _fits_below(deps: Dependencies, ledger_id: UUID, tile: FullTile) -> bool:
+    below = deps.store.full_tiles(ledger_id, tile.level - 1, tile.number * TILE_WIDTH, TILE_WIDTH)
+    hashes = b"".join(one.root for one in below)
+    return (tile.hashes, len(hashes)) == (hashes, TILE_BYTES) and tile.root == tile_root(hashes)
