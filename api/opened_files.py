@@ -1,7 +1,8 @@
 """Files of opened events: read and checked offline, with nothing but the log's public key.
 
 A file is one of three answers as they come: a page (``POST …/query``), a single event (``GET …/events/{id}``), or a
-stream (NDJSON: the checkpoint, the events, the end). A stream is read line by line, in constant memory.
+stream (NDJSON: the checkpoint, the events, the end). A stream is read line by line; what is kept of it is a bit for
+each event of the log, at most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from keyvault.envelope import open_disclosed
 from ledger.domain.checkpoints import Checkpoint
 from ledger.domain.events import JsonObject
 from ledger.domain.opened import OpenedError, ProvenEvent, members, text_of, verify_opened
-from ledger.domain.strict_json import parse_json
+from ledger.domain.strict_json import parse_spelled_json
 from ledger.domain.times import parse_time
 from ledger.errors import MalformedError
 
@@ -27,6 +28,9 @@ LARGEST_FILE: Final = 512 * 2**20
 
 OpenCheckpoint = Callable[[str], Checkpoint]
 """Reads a note; raises ``NoteError`` unless it is signed as it must be."""
+
+_CHUNK: Final = 2048
+"""Positions whose bits are kept together."""
 
 _STREAM: Final = frozenset({"checkpoint"})
 _PAGE: Final = frozenset({"as_of", "next", "checkpoint", "events"})
@@ -102,6 +106,7 @@ def _stream(file: IO[bytes]) -> Iterator[Any]:
 
 def _outcomes(events: Iterator[Any], checkpoint: Checkpoint, last: int | None) -> Iterator[Outcome]:
     ledger_id: UUID | None = None
+    seen = _Positions()
     for number, shown in enumerate(events, 1):
         try:
             proven = verify_opened(shown, checkpoint, open_disclosed)
@@ -110,10 +115,29 @@ def _outcomes(events: Iterator[Any], checkpoint: Checkpoint, last: int | None) -
                 raise OpenedError("it is of another ledger than the events before it")
             if last is not None and proven.leaf.position > last:
                 raise OpenedError("it lies behind the moment that the page is of")
+            if not seen.add(proven.leaf.position):
+                raise OpenedError("it stands in the file before: it happened once, and must not be counted twice")
         except OpenedError as error:
             yield Outcome(number, _stated_position(shown), None, error.detail)
         else:
             yield Outcome(number, proven.leaf.position, proven)
+
+
+class _Positions:
+    """Positions of events that are proven: never more memory than their lines take, wherever they lie, and little where
+    they lie side by side."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, bytearray] = {}
+
+    def add(self, position: int) -> bool:
+        """Whether it is a new one."""
+        number, offset = divmod(position, _CHUNK)
+        chunk = self._chunks.setdefault(number, bytearray(_CHUNK // 8))
+        bit = 1 << offset % 8
+        new = not chunk[offset // 8] & bit
+        chunk[offset // 8] |= bit
+        return new
 
 
 def _stated_position(shown: Any) -> int | None:
@@ -123,7 +147,7 @@ def _stated_position(shown: Any) -> int | None:
 
 def _parsed_or_none(line: bytes) -> Any:
     try:
-        return parse_json(line)
+        return parse_spelled_json(line)
     except MalformedError:
         return None
 
@@ -132,7 +156,7 @@ def _parsed(text: bytes, largest: int) -> Any:
     if len(text) > largest:
         raise OpenedError("the file, or a line of it, is larger than any answer of the service")
     try:
-        return parse_json(text)
+        return parse_spelled_json(text)
     except MalformedError as error:
         # Its message is about a request's body, and says where and what without repeating anything.
         raise OpenedError(error.detail.replace("the body", "the file, or a line of it,")) from None

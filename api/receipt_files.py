@@ -26,6 +26,7 @@ from ledger.domain.notes import NoteError, from_base64, to_base64
 from ledger.domain.opened import OpenedError, hashes_of, members, text_of
 from ledger.domain.receipts import (
     RECEIPT_DOMAIN,
+    SALT_BYTES,
     STATEMENT_DOMAIN,
     STATEMENT_TYPES,
     RootProof,
@@ -90,6 +91,8 @@ class CheckedReceipt:
             opening = from_base64(salt)
         except NoteError:
             raise UnprovenReceiptError("the salt is not base64") from None
+        if len(opening) != SALT_BYTES:
+            raise UnprovenReceiptError(f"a salt has {SALT_BYTES} bytes: this is none")
         expected = sha256(opening + name.encode()).digest()
         if not hmac.compare_digest(expected, from_base64(commitment)):
             raise UnprovenReceiptError("this is not the receipt of that name, or the salt is another one's")

@@ -91,6 +91,9 @@ def _lines(checked: CheckedReceipt) -> list[str]:
             f"{checked.checkpoint.origin} with {checked.checkpoint.size} events; the log itself names the dead keys"
         )
     for statement in checked.statements:
-        where = "signed" if statement.checkpoint is None else f"signed, and recorded at position {statement.position}"
-        lines.append(f"{statement.kind} since {statement.at}: {where}")
+        line = f"{statement.kind} since {statement.at}: signed"
+        if statement.checkpoint is not None:
+            # The receipt has the event's leaf, and not the part that says since when.
+            line += f"; proven to be recorded, at position {statement.position}, is that it was stated, not the time"
+        lines.append(line)
     return lines

@@ -9,7 +9,6 @@ What they cannot tell (``UNPROVEN``) is looked at only for its form.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,7 +20,7 @@ from ledger.domain.ids import format_ref, parse_ref, parse_uuid
 from ledger.domain.leaves import Leaf, parse_leaf
 from ledger.domain.merkle import hash_leaf, verify_inclusion
 from ledger.domain.notes import from_base64
-from ledger.domain.strict_json import parse_json
+from ledger.domain.strict_json import parse_spelled_json, same_json
 from ledger.domain.times import format_time, parse_time
 from ledger.errors import IntegrityError, LedgerError, MalformedError
 
@@ -61,7 +60,8 @@ class ProvenEvent:
 
 
 def verify_opened(shown: Any, checkpoint: Checkpoint, open_part: OpenPart) -> ProvenEvent:
-    """Check one event of an opened answer. ``checkpoint``: verified. Raises ``OpenedError``."""
+    """Check one event of an opened answer. ``shown``: of ``parse_spelled_json``. ``checkpoint``: verified. Raises
+    ``OpenedError``."""
     try:
         return _verify(shown, checkpoint, open_part)
     except OpenedError:
@@ -127,7 +127,7 @@ def _open_parts(shown: Any, leaf: Leaf, open_part: OpenPart) -> Mapping[int, Jso
 def _content(plaintext: bytes, number: int) -> JsonObject:
     try:
         # Strictly: a text that two readers could understand in two ways proves nothing.
-        content = parse_json(plaintext)
+        content = parse_spelled_json(plaintext)
     except MalformedError:
         content = None
     if not isinstance(content, dict) or not all(
@@ -205,7 +205,7 @@ def _compare(event: JsonObject, proven: JsonObject) -> None:
     if shown.keys() != proven.keys():
         raise OpenedError("it has other members than an event of an opened answer has")
     for name, value in proven.items():
-        if not _same(shown[name], value):
+        if not same_json(shown[name], value):
             raise OpenedError(f"its {name} is not what was recorded")
     if not form_holds:
         raise OpenedError("one of the members that are not proven has not even the form that it must have")
@@ -264,11 +264,6 @@ def _is_time(value: Any) -> bool:
 
 def _is_id(value: Any) -> bool:
     return value is None or parse_uuid(value) is not None
-
-
-def _same(shown: Any, proven: Any) -> bool:
-    """Whether two JSON values are the same. Python alone would take 1, 1.0 and true for equal."""
-    return json.dumps(shown, sort_keys=True, allow_nan=False) == json.dumps(proven, sort_keys=True, allow_nan=False)
 
 
 def members(value: Any, names: frozenset[str] | None, what: str) -> JsonObject:

@@ -31,6 +31,10 @@ RECEIPT_DOMAIN: Final = b"audit-ledger v1 receipt\n"
 STATEMENT_DOMAIN: Final = b"audit-ledger v1 statement\n"
 """Stands before the payload in what a statement's signature signs, so that no receipt can pass for a statement."""
 
+SALT_BYTES: Final = 32
+"""Of the salt that is hashed before the name in ``name_commitment``. Were another length taken, the end of the name
+would do for the name, behind a salt that has its beginning."""
+
 STATEMENT_TYPES: Final = {"final": ERASURE_FINAL, "unlinked": NAME_UNLINKED}
 """Kind of a statement → the type of the event that says the same."""
 

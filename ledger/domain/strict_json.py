@@ -18,10 +18,43 @@ _FAULTS: Final = 20
 """So many faults are reported; more help nobody."""
 
 
+class SpelledNumber(float):
+    """A number that is no integer (or ``-0``), and how it is spelled: two of them can be the same float and not the
+    same number."""
+
+    __slots__ = ("spelling",)
+
+    def __init__(self, spelling: str) -> None:
+        self.spelling: Final = spelling
+
+
 def parse_json(text: bytes) -> Any:
     """Read one JSON text. Raises ``MalformedError``, whose message never repeats a part of the text."""
+    return _parsed(text, _DECODER)
+
+
+def parse_spelled_json(text: bytes) -> Any:
+    """The same, for texts that are compared: a ``SpelledNumber`` where ``parse_json`` gives a float."""
+    return _parsed(text, _SPELLED)
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values of ``parse_spelled_json`` are the same, numbers as they are spelled. Python alone would take
+    1, 1.0 and true for equal."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == set(other) and all(same_json(value, other[name]) for name, value in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    if isinstance(one, SpelledNumber):
+        one, other = one.spelling, other.spelling
+    return bool(one == other)
+
+
+def _parsed(text: bytes, decoder: json.JSONDecoder) -> Any:
     try:
-        return _DECODER.decode(text.decode("utf-8"))
+        return decoder.decode(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise MalformedError(f"the body is not UTF-8 (at byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -83,4 +116,14 @@ def _refuse_constant(_: str) -> NoReturn:
     raise json.JSONDecodeError("NaN and Infinity are not JSON", "", 0)
 
 
+def _integer(spelling: str) -> int | SpelledNumber:
+    return SpelledNumber(spelling) if spelling == "-0" else int(spelling)
+
+
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+_SPELLED: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_members,
+    parse_constant=_refuse_constant,
+    parse_float=SpelledNumber,
+    parse_int=_integer,
+)

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Final
 from uuid import UUID
 
 from ledger.domain.cursors import invalid_cursor
@@ -27,6 +26,7 @@ from ledger.domain.ids import format_ref
 from ledger.domain.merkle import root_of
 from ledger.domain.names import LEDGER_CATEGORY, SUBJECT_ERASED
 from ledger.domain.query import NameOrRef
+from ledger.domain.receipts import SALT_BYTES
 from ledger.domain.sequence import place_events
 from ledger.domain.times import format_time
 from ledger.errors import BusyError
@@ -39,8 +39,6 @@ from ledger.services.naming import name_of_subject
 from ledger.services.receipts import Receipt, receipt_of, signed_statements
 from ledger.services.recording import PlainPart, seal_event
 from ledger.services.unlinking import LinkState, link_states, unlink_at_once
-
-SALT_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)

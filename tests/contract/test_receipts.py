@@ -132,6 +132,21 @@ def test_the_answer_to_the_erasure_shows_whose_it_is(ledger: Ledger) -> None:
     assert check(ledger, render_receipt(outcome.receipt)).name_salt is None
 
 
+def test_a_name_and_a_salt_are_cut_apart_in_one_place_only(ledger: Ledger) -> None:
+    """What is hashed are the same bytes wherever they are cut: a salt of another length would show a part of the name,
+    or more than it, for the name."""
+    checked = check(ledger, render_outcome(erased(ledger)))
+    assert checked.name_salt is not None
+    salted = base64.b64decode(checked.name_salt) + b"patient:A"
+    for cut in range(len(salted)):
+        name, salt = salted[cut:].decode(errors="replace"), base64.b64encode(salted[:cut]).decode()
+        if cut == 32:
+            checked.require_name(name, salt)
+        else:
+            with pytest.raises(UnprovenReceiptError, match="32 bytes"):
+                checked.require_name(name, salt)
+
+
 def test_every_altered_byte_is_refused_or_changes_nothing(ledger: Ledger) -> None:
     """Payload, leaf, roots, proof, checkpoint, signature, statements: each byte in turn."""
     outcome = erased(ledger)

@@ -14,9 +14,9 @@ from api.cli import cli
 from keyvault.signatures import SigningKey
 from ledger.domain.encoding import encode_leaf
 from ledger.domain.events import Envelope, Role, SealedPart
-from ledger.domain.merkle import extend_frontier, hash_leaf, root_of
+from ledger.domain.merkle import extend_frontier, hash_leaf, hash_node, root_of
 from ledger.domain.notes import COSIGNATURE, VerifierKey, cosignature, cosigned_message, parse_note
-from ledger.domain.receipts import RECEIPT_DOMAIN, canonical_json
+from ledger.domain.receipts import RECEIPT_DOMAIN, STATEMENT_DOMAIN, canonical_json
 from tests.support import opened_answers as made
 
 WITNESS = SigningKey(bytes(range(64, 96)))
@@ -43,18 +43,53 @@ def run(folder: Path, command: str, answer: Any, *arguments: str) -> Result:
     return CliRunner().invoke(cli, [command, "verify", str(file), "--key", made.KEY.text, *arguments])
 
 
-def receipt(note: str | None = None) -> dict[str, Any]:
-    """The receipt of an erasure that is the second event of its ledger."""
-    erasure_id = UUID(int=9)
-    envelope = Envelope(made.LEDGER, erasure_id, erasure_id.bytes, "ledger", "SubjectErased", 1, None, None, None)
-    leaf = encode_leaf(
+ERASURE_ID = UUID(int=9)
+
+
+def leaf_of(event_type: str, position: int, event_id: UUID, part: SealedPart) -> bytes:
+    """The leaf of an event in the stream of the erasure."""
+    envelope = Envelope(made.LEDGER, event_id, ERASURE_ID.bytes, "ledger", event_type, 1, None, None, None)
+    return encode_leaf(
         envelope,
-        [SealedPart(Role.SHREDDED, bytes(32), b"")],
-        position=1,
-        stream_version=1,
+        [part],
+        position=position,
+        stream_version=position,
         recorded_at=1_700_000_000_000_000,
         recorded_by=made.WRITER,
     )
+
+
+def statement(final_at: str) -> dict[str, Any]:
+    """That the erasure is final, which is the third event, whose part says something that nobody sees."""
+    leaf = leaf_of("ErasureFinal", 2, UUID(int=10), SealedPart(Role.NONPERSONAL, bytes(32), b"sealed"))
+    frontier = [hash_node(*made.HASHES[:2])]
+    payload = {
+        "kind": "final",
+        "erasure_id": str(ERASURE_ID),
+        "ledger_id": str(made.LEDGER),
+        "subject_ref": made.REF,
+        "final_at": final_at,
+        "epochs": [],
+        "position": 2,
+        "leaf": made.b64(leaf),
+    }
+    return {
+        "payload": payload,
+        "proof": {
+            "index": 2,
+            "hashes": [made.b64(frontier[0])],
+            "frontier": [made.b64(frontier[0])],
+            "consistency": [],
+        },
+        "checkpoint": made.note_of([*made.HASHES[:2], hash_leaf(leaf)]),
+        "signature": made.b64(made.LOG.sign(STATEMENT_DOMAIN + canonical_json(payload))),
+    }
+
+
+def receipt(note: str | None = None) -> dict[str, Any]:
+    """The receipt of an erasure that is the second event of its ledger."""
+    erasure_id = ERASURE_ID
+    leaf = leaf_of("SubjectErased", 1, erasure_id, SealedPart(Role.SHREDDED, bytes(32), b""))
     hashes = [made.HASHES[0], hash_leaf(leaf)]
     payload = {
         "id": str(erasure_id),
@@ -137,6 +172,20 @@ def test_a_receipt_without_a_checkpoint_is_not_enough(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "signed by the ledger: 1 keys" in result.output
     assert "not linked to a checkpoint" in result.output
+
+
+def test_of_a_statement_it_is_said_what_is_only_signed(tmp_path: Path) -> None:
+    """The leaf tells that there is a statement, and of which kind; the same leaf goes with whatever time is signed."""
+    for final_at in ("2024-01-01T00:00:00.000000Z", "1999-01-01T00:00:00.000000Z"):
+        result = run(tmp_path, "receipt", {**receipt(), "statements": [statement(final_at)]})
+        assert result.exit_code == 0
+        recorded = "proven to be recorded, at position 2, is that it was stated, not the time"
+        assert f"final since {final_at}: signed; {recorded}\n" in result.output
+    old = statement("2024-01-01T00:00:00.000000Z")
+    old["payload"] = {name: value for name, value in old["payload"].items() if name not in {"position", "leaf"}}
+    signature = made.b64(made.LOG.sign(STATEMENT_DOMAIN + canonical_json(old["payload"])))
+    answer = {**receipt(), "statements": [{"payload": old["payload"], "signature": signature}]}
+    assert "final since 2024-01-01T00:00:00.000000Z: signed\n" in run(tmp_path, "receipt", answer).output
 
 
 @pytest.mark.parametrize("key", ["", "nonsense", made.KEY.text[:-1], WITNESS_KEY.text])

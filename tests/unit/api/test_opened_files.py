@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ def proven(answer: bytes) -> list[Any]:
 def refused(answer: Any) -> str:
     """Why an answer is refused, as a whole or for an event of it."""
     try:
-        faults = [one.fault for one in check(made.as_bytes(answer)) if one.fault is not None]
+        given = answer if isinstance(answer, bytes) else made.as_bytes(answer)
+        faults = [one.fault for one in check(given) if one.fault is not None]
     except (OpenedError, NoteError) as error:
         return error.detail
     assert faults, "it was accepted"
@@ -245,6 +247,17 @@ def test_of_two_spellings_of_base64_one_is_taken() -> None:
         refused(answer)
 
 
+@pytest.mark.parametrize(
+    "digits", ["71.50", "7150e-2", "71.50000000000000000000001", "71.49999999999999999999999", "7.15e1"]
+)
+def test_numbers_are_held_to_their_digits(digits: str) -> None:
+    """Two numbers that Python rounds to one float are two numbers to whoever reads the file."""
+    answer = made.as_bytes(made.page())
+    altered = answer.replace(b'"weight":71.5', b'"weight":' + digits.encode())
+    assert altered != answer
+    assert "data is not what was recorded" in refused(altered)
+
+
 def test_the_same_member_twice_is_refused() -> None:
     """Two readers could take one each for what was proven."""
     answer = made.as_bytes(made.single()).replace(b'"type":', b'"type":"Discharge","type":', 1)
@@ -280,6 +293,36 @@ def test_a_page_is_of_a_moment_that_its_checkpoint_reaches() -> None:
         answer = made.page()
         answer["as_of"]["position"] = position
         refused(answer)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("behind", [True, False])
+def test_no_event_stands_in_a_file_twice(number: int, behind: bool) -> None:
+    """One withdrawal would look like two; in a page and in a stream, next to each other or apart."""
+    page, lines = made.page(), made.stream()
+    again = copy.deepcopy(page["events"][number])
+    page["events"].insert(3 if behind else number, again)
+    lines.insert(4 if behind else number + 1, again)
+    lines[-1]["count"] += 1
+    repeated = 4 if behind else number + 2
+    for answer in (page, lines):
+        found = check(made.as_bytes(answer))
+        assert [one.number for one in found if one.fault is not None] == [repeated]
+        assert "stands in the file before" in refused(answer)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_events_may_come_in_any_order(order: Sequence[int]) -> None:
+    """A query can ask for the newest first, or by when they occurred."""
+    lines = made.stream()
+    assert len(proven(made.as_bytes([lines[0], *(lines[1 + number] for number in order), lines[-1]]))) == 3
+
+
+def test_positions_are_remembered_wherever_they_lie() -> None:
+    """At the edges of what is kept together, far apart, and each on its own."""
+    seen, chunk = opened_files._Positions(), opened_files._CHUNK
+    some = [0, 1, 7, 8, chunk - 1, chunk, chunk + 8, 2**40, 2**63 - 1]
+    assert [seen.add(position) for position in [*some, *some]] == [True] * len(some) + [False] * len(some)
 
 
 def test_events_of_one_file_are_of_one_ledger() -> None:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.strict_json import DEPTH, LARGEST_INTEGER, SMALLEST_INTEGER, parse_json, value_faults
+from ledger.domain.strict_json import (
+    DEPTH,
+    LARGEST_INTEGER,
+    SMALLEST_INTEGER,
+    parse_json,
+    parse_spelled_json,
+    same_json,
+    value_faults,
+)
 from ledger.errors import MalformedError
 
 SECRET = "Zebedee"
@@ -24,6 +32,51 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
+
+
+@given(JSON_VALUES)
+def test_values_that_are_compared_are_the_same_however_they_are_laid_out(value: Any) -> None:
+    """White space, the order of members and escapes say nothing; the numbers in them still are the numbers."""
+    laid_out = json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True)
+    one, other = (parse_spelled_json(text.encode()) for text in laid_out)
+    assert same_json(one, other)
+    assert one == other == value
+    assert json.dumps(one) == laid_out[0]
+
+
+NUMBERS = (
+    "71.5",
+    "71.50",
+    "715e-1",
+    "7.15E1",
+    "7.15e1",
+    "71.50000000000000000001",
+    "71",
+    "0",
+    "-0",
+    "0.0",
+    "-0.0",
+    "1e999",
+)
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "[[{}]]", '{{"a":[1,{}]}}'])
+def test_numbers_are_the_same_only_where_they_are_spelled_the_same(wrapped: str) -> None:
+    """Also those that a float cannot tell apart; and what Python takes for equal."""
+    spelled = [*NUMBERS, "true", "false", "null", "1", '"1"', '"71.5"', "[]", "{}"]
+    texts = [wrapped.format(one).encode() for one in spelled]
+    for one in texts:
+        for other in texts:
+            assert same_json(parse_spelled_json(one), parse_spelled_json(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("[1]", "[1,1]"), ('{"a":1}', '{"a":1,"b":1}'), ('{"a":1}', '{"b":1}'), ('{"a":1}', '["a"]')]
+)
+def test_nothing_may_be_missing(one: str, other: str) -> None:
+    """Neither here nor there."""
+    for first, second in ((one, other), (other, one)):
+        assert not same_json(parse_spelled_json(first.encode()), parse_spelled_json(second.encode()))
 
 
 @given(JSON_VALUES)
@@ -102,8 +155,9 @@ def test_what_is_not_utf_8_is_refused(text: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_reading_fails_in_one_way_only(text: bytes) -> None:
     """Whatever comes is JSON or a ``MalformedError``."""
-    with suppress(MalformedError):
-        parse_json(text)
+    for parse in (parse_json, parse_spelled_json):
+        with suppress(MalformedError):
+            parse(text)
 
 
 @pytest.mark.parametrize(
