@@ -175,7 +175,8 @@ class _Databases(Collector):
             "audit_ledger_verified_size",
             "Events up to which a worker has found a ledger to be right.",
             ("ledger",),
-            [((str(one.ledger_id),), one.cursor.position + 1) for one in verified],
+            # The cursor can have been set by hand; there is nothing beyond the head.
+            [((str(one.ledger_id),), min(one.cursor.position + 1, sizes.get(one.ledger_id, 0))) for one in verified],
         )
         yield _gauge(
             "audit_ledger_verification_failed",

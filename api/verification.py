@@ -24,7 +24,7 @@ from ledger.services.verifying.verification import Verified
 KEEP_SECONDS: Final = 1.0
 """How often the file is written anew while rows are read."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class StateFileError(Exception):
@@ -142,6 +142,8 @@ def _as_json(verified: Verified) -> dict[str, Any]:
         "last_time": verified.last_time,
         "opened": verified.opened,
         "at": verified.at,
+        "compared": verified.compared,
+        "roots": f"{verified.roots:x}",
         "key": verified.key.hex(),
         "sums": {str(number): f"{one:x}" for number, one in verified.sums},
     }
@@ -159,4 +161,6 @@ def _verified_from(kept: dict[str, Any]) -> Verified:
         key=bytes.fromhex(kept["key"]),
         sums=tuple((int(number), int(one, 16)) for number, one in kept["sums"].items()),
         at=int(kept["at"]),
+        compared=int(kept["compared"]),
+        roots=int(kept["roots"], 16),
     )

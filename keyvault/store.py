@@ -199,6 +199,15 @@ def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection
     return found
 
 
+def stored_among(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> frozenset[bytes]:
+    """Those of these keys that have a row, whatever stands beside it."""
+    column = subject_keys.c.key_id
+    own = select(column).where(subject_keys.c.ledger_id == ledger_id)
+    return frozenset(
+        key_id for chunk in chunks(key_ids) for key_id in connection.execute(own.where(column.in_(chunk))).scalars()
+    )
+
+
 def fences_by_id(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> Sequence[FenceRow]:
     """The fences among these keys."""
     found = []

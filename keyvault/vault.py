@@ -219,6 +219,10 @@ class Vault:
         found = database.read(self.engine, lambda connection: store.fences_by_id(connection, ledger_id, key_ids))
         return frozenset(row.key_id for row in found)
 
+    def stored_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Collection[bytes]:
+        """Those of these keys of which there is a wrapped copy, whatever else is said of them."""
+        return database.read(self.engine, lambda connection: store.stored_among(connection, ledger_id, key_ids))
+
     # Derived documents
 
     def seal_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from ledger.ports.transparency import FullTile
+from ledger.ports.transparency import FullTile, PublishedCheckpoint, StoredReceipt
 
 LeafRow = tuple[bytes, bytes, bytes, bytes, bytes]
 """A row of ``events`` in the bytes of its leaf: position (8), what is hashed of the leaf up to its parts (0x00, then
@@ -47,6 +47,26 @@ class StrangeVersion:
     expected: int
 
 
+@dataclass(frozen=True, slots=True)
+class RootRecord:
+    """A row of ``erasure_roots`` as bytes, and where its ``SubjectErased`` stands."""
+
+    erasure_id: UUID
+    position: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CosignatureRow:
+    """A row of ``cosignatures``. ``note``: of the checkpoint, where it was published."""
+
+    origin: str
+    size: int
+    name: str
+    line: str
+    note: str | None
+
+
 class Evidence(Protocol):
     """Reads for ``verify``. Each is one statement, however large the ledger, and sees what was committed before it.
     Raises ``StoreUnavailableError``."""
@@ -81,8 +101,32 @@ class Evidence(Protocol):
     def roots_without_event(self, ledger_id: UUID, limit: int) -> Sequence[UUID]:
         """The ids in ``erasure_roots`` under which no ``SubjectErased`` is recorded."""
 
+    def root_records(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[RootRecord]:
+        """The next rows of ``erasure_roots`` that belong to an erasure, in order of its id."""
+
+    def broken_chains(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, int]]:
+        """The checkpoints that were not published behind the one that now stands before them: (size, the size that
+        they were published behind, the size before; -1: none)."""
+
+    def cosignature_rows(
+        self, ledger_id: UUID, after: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[CosignatureRow]:
+        """The next cosignatures in order of size and, as the database orders them, origin and name."""
+
+    def receipt_rows(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[tuple[UUID, StoredReceipt]]:
+        """The next receipts in order of the ids of the events that they are about."""
+
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """The stored tiles of a level from this number on, as far as there are any, in order."""
+
+    def misplaced_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int]]:
+        """Level and number of the stored tiles that are not full in the tree of the head."""
+
+    def checkpoints_between(
+        self, ledger_id: UUID, first: int, last: int, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[PublishedCheckpoint]:
+        """The next checkpoints of sizes above ``first`` and up to ``last``, of all origins, in order of size and, as
+        the database orders it, origin."""
 
     def strange_ends(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[tuple[int, str]]:
         """What does not fit ``closed_streams``, from position ``first`` on and below ``size``: (position, what)."""

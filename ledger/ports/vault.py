@@ -370,6 +370,9 @@ class KeyVault(Protocol):
     def fenced(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Collection[bytes]:
         """Those of these keys that have a fence."""
 
+    def stored_keys(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Collection[bytes]:
+        """Those of these keys of which there is a wrapped copy, whatever else is said of them."""
+
     def seal_documents(self, ledger_id: UUID, documents: Sequence[Document]) -> Sequence[bytes | None]:
         """Seal derived documents, each under a key from *all* the keys that went into it; every call gives other bytes.
 

@@ -12,12 +12,27 @@ from sqlalchemy import Connection, Engine
 
 from ledger.domain.events import Role
 from ledger.domain.names import LEDGER_CATEGORY, STREAM_SUPERSEDED, SUBJECT_ERASED
-from ledger.ports import FullTile
-from ledger.ports.evidence import ErasureRoots, KeyRow, LeafRow, ShreddedKey, StrangeVersion
+from ledger.domain.tiles import MOST_LEVELS, TILE_WIDTH
+from ledger.ports import FullTile, PublishedCheckpoint, StoredReceipt
+from ledger.ports.evidence import CosignatureRow, ErasureRoots, KeyRow, LeafRow, RootRecord, ShreddedKey, StrangeVersion
 from ledger.storage import raw_rows
 from ledger.storage.database import one_of, one_of_hashes, read, reading, take_long
 from ledger.storage.statements import in_chunks
-from ledger.storage.tables import closed_streams, erasure_roots, event_keys, events, shredded_keys, tiles
+from ledger.storage.tables import (
+    checkpoints,
+    closed_streams,
+    cosignatures,
+    erasure_roots,
+    event_keys,
+    events,
+    heads,
+    receipts,
+    shredded_keys,
+    tiles,
+)
+
+FIRST: Final = -1
+"""What a first checkpoint was published behind."""
 
 NOT_ENDED: Final = "closed_streams has a stream that does not end here"
 BEHIND_THE_END: Final = "stands behind the event that has ended its stream"
@@ -125,13 +140,106 @@ class SqlEvidence:
         statement = sa.select(columns.erasure_id).where(columns.ledger_id == ledger_id, ~erased).limit(limit)
         return [row.erasure_id for row in self._long(statement)]
 
+    def root_records(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[RootRecord]:
+        """Rows of ``erasure_roots``."""
+        columns = erasure_roots.c
+        event = sa.and_(events.c.ledger_id == columns.ledger_id, events.c.event_id == columns.erasure_id)
+        statement = (
+            sa.select(columns.erasure_id, columns.root, columns.root_before, events.c.position)
+            .select_from(erasure_roots.join(events, event))
+            .where(columns.ledger_id == ledger_id)
+        )
+        if after is not None:
+            statement = statement.where(columns.erasure_id > after)
+        return [
+            RootRecord(
+                row.erasure_id,
+                _number(row.position),
+                repr((row.erasure_id, row.position, row.root, row.root_before)).encode(),
+            )
+            for row in self._long(statement.order_by(columns.erasure_id).limit(limit))
+        ]
+
+    def broken_chains(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int, int]]:
+        """Checkpoints whose predecessor is another."""
+        columns = checkpoints.c
+        before = sa.func.lag(columns.size).over(partition_by=columns.origin, order_by=columns.size)
+        own = sa.select(columns.size, columns.previous, sa.func.coalesce(before, FIRST).label("before"))
+        chain = own.where(columns.ledger_id == ledger_id).cte("chain")
+        statement = sa.select(chain).where(chain.c.previous != chain.c.before).order_by(chain.c.size).limit(limit)
+        return [(_number(row.size), _number(row.previous), _number(row.before)) for row in self._long(statement)]
+
+    def cosignature_rows(
+        self, ledger_id: UUID, after: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[CosignatureRow]:
+        """Cosignatures by size."""
+        columns = cosignatures.c
+        order = (columns.size, columns.origin, columns.name)
+        checkpoint = sa.and_(
+            checkpoints.c.ledger_id == columns.ledger_id,
+            checkpoints.c.origin == columns.origin,
+            checkpoints.c.size == columns.size,
+        )
+        statement = (
+            sa.select(*order, columns.line, checkpoints.c.note)
+            .select_from(cosignatures.outerjoin(checkpoints, checkpoint))
+            .where(columns.ledger_id == ledger_id)
+        )
+        if after is not None:
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in after)))
+        return [
+            CosignatureRow(row.origin, _number(row.size), row.name, row.line, row.note)
+            for row in self._long(statement.order_by(*order).limit(limit))
+        ]
+
+    def receipt_rows(self, ledger_id: UUID, after: UUID | None, limit: int) -> Sequence[tuple[UUID, StoredReceipt]]:
+        """Receipts by the ids of their events."""
+        columns = receipts.c
+        statement = sa.select(receipts).where(columns.ledger_id == ledger_id)
+        if after is not None:
+            statement = statement.where(columns.erasure_id > after)
+        return [
+            (row.erasure_id, StoredReceipt(row.payload, row.signature, row.proof))
+            for row in self._long(statement.order_by(columns.erasure_id).limit(limit))
+        ]
+
     def full_tiles(self, ledger_id: UUID, level: int, first: int, count: int) -> Sequence[FullTile]:
         """Stored tiles."""
         columns = tiles.c
         numbers = columns.number.between(first, first + count - 1)
         statement = sa.select(tiles).where(columns.ledger_id == ledger_id, columns.level == level, numbers)
         rows = self._long(statement.order_by(columns.number))
-        return [FullTile(row.level, row.number, row.root, row.hashes) for row in rows]
+        # SQLite takes anything from a hand; half a number has no place in the tree, which is told elsewhere.
+        return [
+            FullTile(row.level, row.number, row.root, row.hashes if isinstance(row.hashes, bytes) else b"")
+            for row in rows
+            if isinstance(row.number, int)
+        ]
+
+    def misplaced_tiles(self, ledger_id: UUID, limit: int) -> Sequence[tuple[int, int]]:
+        """Stored tiles that have no place."""
+        columns = tiles.c
+        size = sa.select(heads.c.size).where(heads.c.ledger_id == ledger_id).scalar_subquery()
+        statement = sa.select(columns.level, columns.number).where(columns.ledger_id == ledger_id, _has_no_place(size))
+        rows = self._long(statement.order_by(columns.level, columns.number).limit(limit))
+        return [(_number(row.level), _number(row.number)) for row in rows]
+
+    def checkpoints_between(
+        self, ledger_id: UUID, first: int, last: int, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[PublishedCheckpoint]:
+        """Checkpoints by size."""
+        columns = checkpoints.c
+        order = (columns.size, columns.origin)
+        statement = sa.select(checkpoints).where(
+            columns.ledger_id == ledger_id, columns.size > first, columns.size <= last
+        )
+        if after is not None:
+            # Both sides are compared as the database orders text, which need not be the order of code points.
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in after)))
+        return [
+            PublishedCheckpoint(row.ledger_id, row.origin, row.size, row.root, row.published_at, row.note)
+            for row in self._long(statement.order_by(*order).limit(limit))
+        ]
 
     def strange_ends(self, ledger_id: UUID, first: int, size: int, limit: int) -> Sequence[tuple[int, str]]:
         """Where ``closed_streams`` and the events contradict each other."""
@@ -172,6 +280,19 @@ def _select_shredded(ledger_id: UUID) -> sa.Select[Any]:
     recorded = sa.and_(sa.exists().where(key), sa.exists().where(event)).label("recorded")
     return sa.select(columns.key_id, columns.position, columns.erasure_id, recorded).where(
         columns.ledger_id == ledger_id
+    )
+
+
+def _has_no_place(size: sa.ScalarSelect[int]) -> sa.ColumnElement[bool]:
+    """Whether a tile is not full in the tree of so many leaves."""
+    columns = tiles.c
+    # A level above would need more leaves than a tree can have.
+    levels = range(MOST_LEVELS - 1)
+    return sa.or_(
+        ~columns.level.between(levels[0], levels[-1]),
+        columns.number < 0,
+        sa.cast(columns.number, sa.BigInteger) != columns.number,
+        *(sa.and_(columns.level == one, columns.number >= size // TILE_WIDTH ** (one + 1)) for one in levels),
     )
 
 

@@ -46,7 +46,7 @@ def target(ledger: Ledger) -> Ledger:
 
 
 def of(table: sa.Table, make: Callable[[sa.Table], Any], ledger: Ledger, *conditions: Any) -> Any:
-    """An update or delete of rows of this ledger."""
+    """A select, update or delete of rows of this ledger."""
     return make(table).where(table.c.ledger_id == ledger.ledger_id, *conditions)
 
 
@@ -184,17 +184,22 @@ def forge_fence(ledger: Ledger) -> None:
 
 def in_vault(ledger: Ledger, table: sa.Table, *conditions: Any) -> None:
     """Delete rows of the key vault, whatever its triggers say."""
+    alter_vault(ledger, table, of(table, sa.delete, ledger, *conditions))
+
+
+def alter_vault(ledger: Ledger, table: sa.Table, statement: Any) -> None:
+    """Execute a statement on a table of the key vault, whatever its triggers say."""
     with ledger.backend.vault.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE TRIGGER USER")
-            connection.execute(of(table, sa.delete, ledger, *conditions))
+            connection.execute(statement)
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ENABLE TRIGGER USER")
             return
         triggers = f"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{table.name}'"
         kept = connection.exec_driver_sql(triggers).all()
         for trigger in kept:
             connection.exec_driver_sql(f"DROP TRIGGER {trigger.name}")
-        connection.execute(of(table, sa.delete, ledger, *conditions))
+        connection.execute(statement)
         for trigger in kept:
             connection.exec_driver_sql(trigger.sql)
 
@@ -221,6 +226,23 @@ def fake_erasure(ledger: Ledger) -> None:
     write_log(ledger, [*log, forged])
     row = {"key_id": part.key_id, "position": SIZE, "erasure_id": UUID(int=97)}
     ledger.backend.execute(sa.insert(tables.shredded_keys).values(ledger_id=ledger.ledger_id, **row))
+
+
+def bring_key_back(ledger: Ledger) -> None:
+    """The wrapped key of an erased person, out of a backup, beside its fence."""
+    with ledger.backend.vault.engine.begin() as connection:
+        columns = vault_tables.subject_keys.c
+        living = sa.select(vault_tables.subject_keys).where(columns.key_id == ledger.key_of("patient:B"))
+        row = dict(connection.execute(living).mappings().one())
+        fence = connection.execute(of(vault_tables.fences, sa.select, ledger)).mappings().one()
+    row.update({name: fence[name] for name in ("key_id", "subject_ref", "purpose", "generation", "epoch")})
+    ledger.backend.vault_execute(sa.insert(vault_tables.subject_keys).values(row))
+
+
+def rewrite_fence(ledger: Ledger) -> None:
+    """A fence said to be another erasure's."""
+    update = of(vault_tables.fences, sa.update, ledger).values(erasure_id=UUID(int=77))
+    alter_vault(ledger, vault_tables.fences, update)
 
 
 @dataclass(frozen=True)
@@ -291,6 +313,8 @@ ATTACKS: dict[str, Attack] = {
     "forge an erasure": Attack(fake_erasure, {(SIZE, SIZE, "tampered"), (SIZE, SIZE, None)}),
     "delete a fence": Attack(lambda one: in_vault(one, vault_tables.fences), {(ERASED_AT, ERASED_AT, None)}),
     "forge a fence": Attack(forge_fence, {(2, 2, "missing key"), (9, 9, "missing key"), (2, 9, None)}),
+    "rewrite a fence": Attack(rewrite_fence, {(ERASED_AT, ERASED_AT, None)}),
+    "bring a key back": Attack(bring_key_back, {(ERASED_AT, ERASED_AT, None)}),
     "delete a key": Attack(
         lambda one: in_vault(
             one, vault_tables.subject_keys, vault_tables.subject_keys.c.key_id == one.key_of("patient:C")

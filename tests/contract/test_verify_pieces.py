@@ -81,7 +81,8 @@ def test_going_on_from_every_size_of_an_earlier_run(filled: Ledger, width: int) 
     whole = verified(filled)
     sizes: list[Verified] = []
     verified(filled, width=width, keep=sizes.append)
-    assert [one.size for one in sizes] == [*range(width, 17, width), 17]
+    assert [one.size for one in sizes] == [*range(width, 17, width), 17, 17]
+    assert [one.compared for one in sizes[-2:]] == [0, 17]
     for since in sizes:
         report = verified(filled, width=width, since=since)
         assert (report.root, report.intact, report.first) == (whole.root, True, since.size)

@@ -18,6 +18,7 @@ from ledger.domain.verdicts import MOST_LISTED, Finding, Findings
 from ledger.errors import IntegrityError, LeaseLostError
 from ledger.ports import CursorKey
 from ledger.services.dependencies import Dependencies
+from ledger.services.verifying.books import BooksResult
 from ledger.services.verifying.keys import KeysResult
 from ledger.services.verifying.ranges import RangeResult
 from ledger.services.verifying.running import Job
@@ -155,13 +156,13 @@ class Background:
 
 
 def _jobs(verification: Verification, *, whole: bool) -> Iterator[Job[Any]]:
-    """The pieces of a verification. What goes through whole tables is left to the rounds through everything."""
+    """The pieces of a verification. ``event_keys``, as large as the log, is left to the rounds through everything."""
     yield from verification.range_jobs()
     verification.check_ends()
     if whole:
         yield from verification.key_jobs()
         yield from verification.naming_jobs()
-        yield verification.books_job()
+    yield verification.books_job()
 
 
 def _take(verification: Verification, result: object) -> None:
@@ -170,5 +171,7 @@ def _take(verification: Verification, result: object) -> None:
             verification.take_range(result)
         case KeysResult():
             verification.take_keys(result)
+        case BooksResult():
+            verification.take_books(result)
         case Findings():
             verification.findings.take(result)

@@ -101,7 +101,7 @@ class _Range:
             self._take(position, chunk)
             number, position = last + 1 - position, last + 1
             width = max(1, min(CHUNK, CHUNK_BYTES * number // chunk.sealed_bytes)) if chunk.sealed_bytes else CHUNK
-        self.findings.add(*check_tiles(self.deps, job.ledger_id, job.first, self.hashes))
+        self.findings.add(*check_tiles(self.deps, job.ledger_id, job.first, self.hashes, job.tree[1]))
         return RangeResult(
             job.first,
             job.beyond,

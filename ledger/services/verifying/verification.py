@@ -17,7 +17,7 @@ from ledger.domain.subtrees import Frontier, join
 from ledger.domain.verdicts import Finding, Findings, Verdict, VerifyReport, at
 from ledger.errors import IntegrityError, InvalidError
 from ledger.services.dependencies import Dependencies
-from ledger.services.verifying.books import BooksJob
+from ledger.services.verifying.books import BooksJob, BooksResult
 from ledger.services.verifying.chunks import How
 from ledger.services.verifying.keys import STRAY_KEY, KeysJob, KeysResult, NamingJob, key_jobs
 from ledger.services.verifying.published import SIGNED, Claim, Published
@@ -34,7 +34,9 @@ class Verified:
 
     ``key``, ``sums``: of the fingerprints so far (``keys``), by number of range. Whoever knows the key could alter
     ``event_keys`` unseen by the runs that go on from here: keep it where the database's administrators cannot read it.
-    ``opened``: whether parts were opened. ``at``: when, in microseconds.
+    ``opened``: whether parts were opened. ``at``: when, in microseconds. ``compared``: up to where what is kept beside
+    the events was found to be right, too, which is known only at the end of a run; ``roots``: the fingerprint of
+    ``erasure_roots`` up to there.
     """
 
     ledger_id: UUID
@@ -46,6 +48,8 @@ class Verified:
     opened: bool
     at: int
     width: int = RANGE
+    compared: int = 0
+    roots: int = 0
 
 
 class Verification:
@@ -76,6 +80,7 @@ class Verification:
         self._checkpoints = 0
         self._fitting = 0
         self._fits = True
+        self._compared = self._roots = 0
         self._how = How(opening, self.key)
         self._claims = self._outside_claims()
         if since is not None:
@@ -87,6 +92,8 @@ class Verification:
         if self._how.opening and not since.opened:
             raise InvalidError("the earlier run has not opened the parts: go on without opening, or name another file")
         check_frontier(since.size, since.frontier)
+        if not 0 <= since.compared <= since.size:
+            raise InvalidError("what is kept of an earlier run is damaged; name another file")
         if since.size > self.head.size:
             what = f"{since.size} events were verified earlier, and the ledger has {self.head.size}: it was cut off"
             self.findings.add(Finding(self.head.size, since.size - 1, what))
@@ -94,6 +101,7 @@ class Verification:
         self._first, self._size, self._frontier = since.size, since.size, since.frontier
         self._last_time, self.key, self._sums = since.last_time, since.key, dict(since.sums)
         self._how = How(self._how.opening, since.key)
+        self._compared, self._roots = since.compared, since.roots
         self._fitting = since.size
 
     def _outside_claims(self) -> list[Claim]:
@@ -180,6 +188,8 @@ class Verification:
             self._how.opening,
             self._deps.clock(),
             self._width,
+            self._compared,
+            self._roots,
         )
 
     def check_ends(self) -> None:
@@ -241,7 +251,13 @@ class Verification:
 
     def books_job(self) -> BooksJob:
         """The comparison of what is kept beside the events."""
-        return BooksJob(self._ledger_id, self._first, self.head.size)
+        opening, key = self._how.opening, self.key
+        return BooksJob(self._ledger_id, self._first, self.head.size, opening, key, self._compared, self._roots)
+
+    def take_books(self, result: BooksResult) -> None:
+        """Add what was found there."""
+        self.findings.take(result.findings)
+        self._compared, self._roots = self.head.size, result.roots
 
     def report(self) -> VerifyReport:
         """The verdict."""

@@ -127,6 +127,15 @@ def test_lag_is_that_of_the_generation_that_readers_see(service: Service) -> Non
     assert values(service, Counters(), "audit_ledger_parked_messages") == {(ledger, "billing"): 1.0}
 
 
+def test_no_more_is_verified_than_there_is(service: Service) -> None:
+    """Whoever sets the cursor by hand."""
+    ledger = fill(service)
+    with service.engine.begin() as connection:
+        mine = tables.cursors.c.kind == VERIFIED.kind
+        connection.execute(sa.update(tables.cursors).where(mine).values(position=10**9))
+    assert values(service, Counters(), "audit_ledger_verified_size") == {(ledger,): 3.0}
+
+
 def test_how_far_each_witness_is_shows(service: Service) -> None:
     """Its last size beside what was published, whether that is enough, and how often it failed."""
     counters = Counters()
