@@ -80,6 +80,14 @@ def shown(copies: OldCopies, position: int = 0) -> str | None:
     return reasons(copies.ledger.event_at(position)).get("/data")
 
 
+SIGNED = "a row here is not the one of which the checkpoint was signed that is kept outside of the databases"
+
+
+def contradictions(copies: OldCopies) -> list[str]:
+    """What verify finds: a ledger that went on from an older copy is not the one of which a checkpoint was signed."""
+    return [finding.what for finding in copies.ledger.verify().findings]
+
+
 @pytest.mark.parametrize("old", [("vault",), ("vault", "journal"), ("vault", "ledger")], ids=" and ".join)
 def test_an_erasure_since_is_carried_out_again(copies: OldCopies, old: tuple[Part, ...]) -> None:
     """From whichever of ledger and journal still knows of it; nobody is asked, and the ledger says that it happened."""
@@ -101,7 +109,7 @@ def test_an_erasure_since_is_carried_out_again(copies: OldCopies, old: tuple[Par
     assert copies.found() == set()
     assert len(copies.said()) == 1
     copies.ledger.append(a_visit("B"))
-    assert copies.ledger.verify().intact
+    assert contradictions(copies) == ([SIGNED] if "ledger" in old else [])
 
 
 @pytest.mark.parametrize("old", [("vault",), ("vault", "journal"), ("vault", "ledger")], ids=" and ".join)
@@ -287,7 +295,7 @@ def test_an_older_ledger_records_its_erasures_again(copies: OldCopies) -> None:
     assert copies.found() == set()
     assert (shown(copies, 0), shown(copies, 1)) == ("erased", None)
     copies.ledger.append(a_visit("B"))
-    assert copies.ledger.verify().intact
+    assert contradictions(copies) == [SIGNED]
 
 
 def test_a_ledger_that_went_another_way_is_noticed(copies: OldCopies) -> None:
