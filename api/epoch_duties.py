@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
+from uuid import UUID
 
 from api.guard import Guard
 from api.logs import LOGGER
@@ -101,20 +102,17 @@ class EpochDuties:
         )
 
     def _sign(self) -> None:
-        for erasure_id in sign_final_erasures(self._service.deps):
-            _log.info("erasure-final", extra={"erasure_id": str(erasure_id)})
+        failures = _tell("erasure-final", sign_final_erasures(self._service.deps))
+        if failures:
+            raise failures[0]
 
     def _unlink(self) -> None:
-        failures = []
+        failures: list[Exception] = []
         for ledger in self._service.store.ledgers():
             if self._stop.is_set():
                 break
             outcomes = unlink_due(self._service.deps, ledger.ledger_id, lambda: not self._stop.is_set())
-            for erasure_id, error in outcomes.items():
-                if error is None:
-                    _log.info("erasure-unlinked", extra={"erasure_id": str(erasure_id)})
-                else:
-                    failures.append(error)
+            failures += _tell("erasure-unlinked", outcomes)
         if failures:
             raise failures[0]
 
@@ -127,6 +125,14 @@ class EpochDuties:
         if overdue:
             self._alarmed_at = now
             _log.error("erasures-not-final", extra={"erasures": overdue, "days": days})
+
+
+def _tell(done: str, outcomes: Mapping[UUID, Exception | None]) -> list[Exception]:
+    """Log the erasures of which something was stated; gives what stood in the way of the others."""
+    for erasure_id, error in outcomes.items():
+        if error is None:
+            _log.info(done, extra={"erasure_id": str(erasure_id)})
+    return [error for error in outcomes.values() if error is not None]
 
 
 class _UntilStopped:

@@ -98,10 +98,13 @@ def destroy(number: int, backup_taken: int | None, *, abandon_damaged: bool, yes
         if not yes and row.destroyed_at is None:
             _confirm(row, abandon_damaged=abandon_damaged)
         row = keeper.destroy(number, abandon_damaged=abandon_damaged)
-        final = sign_final_erasures(service.deps)
+        outcomes = sign_final_erasures(service.deps)
     gone = format_time(row.gone_at) if row.gone_at is not None else "not yet"
     click.echo(f"epoch {number} is destroyed; its keeper's last copy is gone: {gone}")
-    click.echo(f"{len(final)} erasures became final")
+    failures = [error for error in outcomes.values() if error is not None]
+    click.echo(f"{len(outcomes) - len(failures)} erasures became final")
+    if failures:
+        click.echo(f"{len(failures)} could not be stated final yet, the worker tries again: {failures[0]}", err=True)
 
 
 @click.command(short_help="Back the key vault up.")

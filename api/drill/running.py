@@ -203,7 +203,8 @@ def _destroy_old_epochs(
                     destroyed.append(epoch)
             except EpochRefusedError as error:
                 obstacles.append(f"{error.reason}: {error}")
-        sign_final_erasures(deps)
+        outcomes = sign_final_erasures(deps)
+        obstacles += [f"unsigned: {failure}" for failure in outcomes.values() if failure is not None]
     return {looking.NEW_BACKUP: backup}, destroyed, obstacles
 
 

@@ -63,20 +63,26 @@ def subject_final_at(deps: Dependencies, ledger_id: UUID, ref: bytes) -> int | N
     return max(statement.at for statement in signed.values())
 
 
-def sign_final_erasures(deps: Dependencies) -> Sequence[UUID]:
-    """Sign the statement of every erasure of any ledger that has become final. Gives their ids.
+def sign_final_erasures(deps: Dependencies) -> Mapping[UUID, Exception | None]:
+    """Sign the statement of every erasure of any ledger that has become final. Gives each, with the error that stood
+    in the way, or None.
 
     A crash leaves some unsigned, for the next call; the first statement about an erasure is the one that stays. Nothing
     is signed about an erasure that the ledger has not recorded, whatever the vault holds (I9).
     """
-    signed = []
+    outcomes: dict[UUID, Exception | None] = {}
     for page in _pages(deps):
         entries = recorded_ones(deps, page)
         for entry, finality in zip(entries, deps.vault.finality(entries, ask_keeper=True), strict=True):
-            if finality.since is not None:
+            if finality.since is None:
+                continue
+            try:
                 make_statement(deps, entry, "final", _payload(entry, finality, finality.since))
-                signed.append(entry.erasure_id)
-    return signed
+            except Exception as error:  # noqa: BLE001 - a ledger that is damaged must not keep the others
+                outcomes[entry.erasure_id] = error
+            else:
+                outcomes[entry.erasure_id] = None
+    return outcomes
 
 
 def _payload(entry: ErasureEntry, finality: Finality, final_at: int) -> JsonObject:

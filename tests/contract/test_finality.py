@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import text
 
@@ -24,18 +25,20 @@ from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, g
 from ledger.services.finality import sign_final_erasures
 from ledger.services.receipts import get_receipt
 from ledger.services.subjects import describe_subject
+from ledger.storage import tables
+from ledger.storage.database import open_engine
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up
 
 
 class Scene:
     """A ledger, KEKs that lie apart from the vault, and what an operator does."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, ledger: str = "test") -> None:
         self.service = service
         self.deps = service.deps
         self.vault = service.vault
         self.vault._custody = Custody()
-        self.ledger_id = new_ledger(service).ledger_id
+        self.ledger_id = new_ledger(service, ledger).ledger_id
 
     def record(self, name: str, **fields: Any) -> None:
         """Something is recorded about somebody."""
@@ -75,11 +78,11 @@ def test_an_erasure_is_final_when_the_epoch_of_its_time_is_gone(scene: Scene) ->
     scene.record("person:a")
     outcome = scene.erase("person:a")
     assert scene.pending(outcome) == "epochs-alive"
-    assert sign_final_erasures(scene.deps) == []
+    assert sign_final_erasures(scene.deps) == {}
     scene.retire(1)
     assert scene.pending(outcome) == "unsigned"
-    assert sign_final_erasures(scene.deps) == [outcome.erasure.entry.erasure_id]
-    assert sign_final_erasures(scene.deps) == []
+    assert sign_final_erasures(scene.deps) == {outcome.erasure.entry.erasure_id: None}
+    assert sign_final_erasures(scene.deps) == {}
     assert scene.pending(outcome) is None
     receipt = get_receipt(scene.deps, scene.ledger_id, outcome.erasure.entry.erasure_id)
     assert (receipt.payload, receipt.signature) == (outcome.receipt.payload, outcome.receipt.signature)
@@ -164,7 +167,7 @@ def test_a_rewrap_that_was_rolled_back_counts(scene: Scene, monkeypatch: pytest.
     assert get_erasure(scene.deps, scene.ledger_id, outcome.erasure.entry.erasure_id).entry.epoch == 2
     scene.retire(1)
     assert scene.pending(outcome) == "epochs-alive"
-    assert sign_final_erasures(scene.deps) == []
+    assert sign_final_erasures(scene.deps) == {}
 
 
 def test_a_kek_that_came_back_stops_the_signing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +177,9 @@ def test_a_kek_that_came_back_stops_the_signing(scene: Scene, monkeypatch: pytes
     scene.retire(1)
     with monkeypatch.context() as patch:
         patch.setattr(scene.vault._keyring.provider, "epochs", lambda: frozenset({1, 2}))
-        assert sign_final_erasures(scene.deps) == []
+        assert sign_final_erasures(scene.deps) == {}
     assert scene.pending(outcome) == "unsigned"
-    assert sign_final_erasures(scene.deps) == [outcome.erasure.entry.erasure_id]
+    assert sign_final_erasures(scene.deps) == {outcome.erasure.entry.erasure_id: None}
 
 
 def test_copies_and_shared_places_keep_it_open(scene: Scene) -> None:
@@ -213,7 +216,7 @@ def test_an_erasure_without_keys_waits_for_the_same_epochs(scene: Scene) -> None
     assert outcome.erasure.entry.key_ids == ()
     assert scene.pending(outcome) == "epochs-alive"
     scene.retire(1)
-    assert sign_final_erasures(scene.deps) == [outcome.erasure.entry.erasure_id]
+    assert sign_final_erasures(scene.deps) == {outcome.erasure.entry.erasure_id: None}
 
 
 def test_a_subject_is_final_when_all_its_erasures_are(scene: Scene) -> None:
@@ -270,8 +273,30 @@ def test_nothing_is_signed_about_what_the_ledger_has_never_recorded(scene: Scene
     scene.vault.finish_erasure(scene.ledger_id, begun.erasure_id, scene.deps.clock())
     honest = scene.erase("b").erasure.entry
     scene.retire(1)
-    assert sign_final_erasures(scene.deps) == [honest.erasure_id]
+    assert sign_final_erasures(scene.deps) == {honest.erasure_id: None}
     assert scene.vault.statements(scene.ledger_id, [begun.erasure_id]) == {}
     with pytest.raises(IntegrityError):
         describe_subject(scene.deps, scene.ledger_id, NameOrRef("a", None))
     assert describe_subject(scene.deps, scene.ledger_id, NameOrRef("b", None)).state == "erased"
+
+
+def test_a_damaged_ledger_does_not_keep_the_others_from_their_statements(scene: Scene) -> None:
+    """The error is told with its erasure, and the next call makes it good once the ledger is whole again."""
+    scene.record("a")
+    ours = scene.erase("a").erasure.entry.erasure_id
+    other = Scene(scene.service, "other")
+    other.record("a")
+    theirs = other.erase("a").erasure.entry.erasure_id
+    scene.retire(1)
+    heads, of_ours = tables.heads, tables.heads.c.ledger_id == scene.ledger_id
+    engine = open_engine(scene.service.place.ledger_url)
+    with engine.begin() as connection:
+        whole = connection.execute(sa.select(heads.c.frontier).where(of_ours)).scalar_one()
+        connection.execute(sa.update(heads).where(of_ours).values(frontier=b"x" * len(whole) * 3))
+    outcomes = sign_final_erasures(scene.deps)
+    assert outcomes[theirs] is None
+    assert isinstance(outcomes[ours], IntegrityError)
+    with engine.begin() as connection:
+        connection.execute(sa.update(heads).where(of_ours).values(frontier=whole))
+    engine.dispose()
+    assert sign_final_erasures(scene.deps) == {ours: None}

@@ -95,12 +95,13 @@ def test_a_write_of_the_statement_may_break(place: Place, point: BreakingPoint, 
     service.vault.epochs.note_backup(service.deps.clock(), "made")
     service.vault.epochs.destroy(1)
     point.arm(number, mode)
-    with pytest.raises((VaultUnavailableError, StoreUnavailableError), match=BROKEN):
-        sign_final_erasures(service.deps)
+    error = sign_final_erasures(service.deps)[erasure_id]
+    assert isinstance(error, (VaultUnavailableError, StoreUnavailableError))
+    assert BROKEN in str(error)
     point.arm(-1, mode)
     kept = get_receipt(service.deps, ledger_id, erasure_id).statements
     assert len(kept) == ((number, mode) == (len(STATEMENT) - 1, "failed but persisted"))
-    assert sign_final_erasures(service.deps) == ([] if kept else [erasure_id])
+    assert sign_final_erasures(service.deps) == ({} if kept else {erasure_id: None})
     (statement,) = get_receipt(service.deps, ledger_id, erasure_id).statements
     assert [statement] == list(kept or [statement])
     own = query_events(service.deps, ledger_id, EventQuery(types=("ErasureFinal",)), cursor=None, limit=9).events

@@ -190,7 +190,7 @@ class Ledger:
     def assert_intact(self) -> None:
         """Nothing is wrong, and nobody was alarmed."""
         report = self.verify()
-        assert report.findings == ()
+        assert report.findings == (), report.findings
         assert report.intact
         assert self.alarms == []
 

@@ -6,7 +6,6 @@ from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import OpenedEvent
 from ledger.domain.snapshot import EVERY
 from ledger.domain.tiles import TILE_WIDTH
-from ledger.ports import StoredReceipt
 from ledger.services.evolution.copying import copy_stream
 from ledger.services.evolution.types import register_type
 from ledger.services.following.consumer import consume_batch
@@ -31,7 +30,6 @@ def populate_log(ledger: Ledger) -> None:
     transparency.add_cosignature(
         ledger.ledger_id, published.origin, published.size, name="w", line="— w AAAAAAA=\n", timestamp=1
     )
-    transparency.add_receipt(ledger.ledger_id, ledger.deps.new_id(), StoredReceipt("{}", bytes(64), "{}"))
 
 
 def populate_derived(ledger: Ledger) -> None:
