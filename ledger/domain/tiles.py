@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ledger.domain.merkle import EMPTY_ROOT, HASH_BYTES, TREE_SIZES, hash_node
@@ -93,7 +94,7 @@ def tile_root(hashes: bytes) -> bytes:
     """The root over the hashes of a full tile: one hash of the level above."""
     if len(hashes) != TILE_BYTES:
         raise IntegrityError("a full tile has another length")
-    return _fold_perfect(split_hashes(hashes))
+    return _nodes_over(hashes)[TILE_HEIGHT][0]
 
 
 def split_hashes(hashes: bytes) -> list[bytes]:
@@ -175,17 +176,15 @@ def _perfect_subtrees(part: _Range) -> list[_Node]:
 
 
 class _Nodes:
-    """The hashes of some subtrees; reads every tile that they need at once, and hashes each node once."""
+    """The hashes of some subtrees; reads every tile that they need at once."""
 
     def __init__(self, read: ReadTiles, size: int, ranges: Iterable[_Range]) -> None:
         self._size = size
-        self._known: dict[_Node, bytes] = {}
         wanted = {self._tile_of(node) for part in ranges for node in _perfect_subtrees(part)}
-        for tile, hashes in read(wanted).items():
+        self._tiles = read(wanted)
+        for tile, hashes in self._tiles.items():
             if len(hashes) != tile.width * HASH_BYTES:
                 raise IntegrityError(f"{tile.path} has another length than it must have")
-            height = TILE_HEIGHT * tile.level
-            self._known.update({(height, tile.first + at): node for at, node in enumerate(split_hashes(hashes))})
 
     def _tile_of(self, node: _Node) -> Tile:
         height, index = node
@@ -201,17 +200,18 @@ class _Nodes:
         return root
 
     def _perfect(self, node: _Node) -> bytes:
-        known = self._known.get(node)
-        if known is None:
-            height, index = node
-            known = hash_node(self._perfect((height - 1, 2 * index)), self._perfect((height - 1, 2 * index + 1)))
-            self._known[node] = known
-        return known
+        tile, (height, index) = self._tile_of(node), node
+        above = height - TILE_HEIGHT * tile.level
+        return _nodes_over(self._tiles[tile])[above][index - (tile.first >> above)]
 
 
-def _fold_perfect(hashes: Sequence[bytes]) -> bytes:
-    """The root over 2^n hashes."""
-    level = list(hashes)
+@lru_cache(maxsize=128)
+def _nodes_over(hashes: bytes) -> Sequence[Sequence[bytes]]:
+    """The roots of all perfect subtrees over the hashes of a tile, by height above it. Remembered, since nearly every
+    proof goes through the same few tiles of the higher levels; 30 KiB each."""
+    level = split_hashes(hashes)
+    levels = [level]
     while len(level) > 1:
-        level = [hash_node(level[at], level[at + 1]) for at in range(0, len(level), 2)]
-    return level[0]
+        level = [hash_node(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        levels.append(level)
+    return levels

@@ -7,6 +7,7 @@ Foreign exceptions become the ledger's own here, and lose their text on the way:
 from __future__ import annotations
 
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Engine, event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ledger.errors import IntegrityError, StoreUnavailableError
 
@@ -36,6 +38,8 @@ _SESSION_SETTINGS: Final = (
     "SET synchronous_commit = on",
 )
 _WRITES: Final = "ledger_writes"
+_USED_AT: Final = "ledger_used_at"
+_PING_AFTER_SECONDS: Final = 1.0
 _MIGRATION_LOCK: Final = 0x6C656467_65723031
 
 
@@ -97,12 +101,11 @@ def look(engine: Engine, work: Callable[[Connection], T]) -> T:
     given each a snapshot of its own too. That spares two ways to the server."""
     if engine.dialect.name != "postgresql":
         return read(engine, work)
-    outside = engine.execution_options(isolation_level="AUTOCOMMIT")
     try:
-        with _own_errors(), outside.connect() as connection:
+        with _own_errors(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             return work(connection)
     except _ConnectionLostError:
-        with _own_errors(), outside.connect() as connection:
+        with _own_errors(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             return work(connection)
 
 
@@ -288,7 +291,6 @@ def _postgresql(url: URL) -> Engine:
         url,
         hide_parameters=True,
         isolation_level="READ COMMITTED",
-        pool_pre_ping=True,
         pool_size=10,
         max_overflow=10,
         pool_timeout=10,
@@ -302,7 +304,30 @@ def _postgresql(url: URL) -> Engine:
             connection.execute(setting)
         connection.autocommit = autocommit
 
+    @event.listens_for(engine, "checkin")
+    def note_use(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        # Like ``pool_pre_ping``, without a way to the server for a connection that was in use a moment ago. A server
+        # that went away has said so: then there is something to read.
+        used_at = record.info.get(_USED_AT)
+        if used_at is None:
+            return
+        try:
+            if time.monotonic() - used_at > _PING_AFTER_SECONDS or _has_input(connection):
+                engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error:
+            raise exc.DisconnectionError from None
+
     return engine
+
+
+def _has_input(connection: Any) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager

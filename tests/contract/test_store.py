@@ -23,6 +23,7 @@ from ledger.domain.query import EventFilter, KeyCondition, Place
 from ledger.domain.sequence import place_events
 from ledger.errors import AlreadyExistsError, IntegrityError, StoreUnavailableError
 from ledger.ports import ErasureRoots
+from ledger.storage import database
 from ledger.storage.database import open_engine, reading
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
@@ -478,6 +479,22 @@ def test_a_read_outlives_its_connection(service: tuple[Backend, Any]) -> None:
     finally:
         sa.event.remove(opened.engine, "before_cursor_execute", kill_once)
     assert killed[0] >= 1
+
+
+@pytest.mark.parametrize(("name", "instead"), [("_PING_AFTER_SECONDS", 60.0), ("_has_input", lambda _: False)])
+def test_a_write_never_begins_on_a_connection_that_is_gone(
+    service: tuple[Backend, Any], monkeypatch: pytest.MonkeyPatch, name: str, instead: Any
+) -> None:
+    """A write is not done again, so its connection is looked at before: by what the server has said, and by asking it
+    when the last use is long ago. Each of the two is enough."""
+    opened, _ = service
+    ledger_id = opened.new_ledger().ledger_id
+    monkeypatch.setattr(database, "_PING_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(database, name, instead)
+    write(opened.store, ledger_id, sealed(ledger_id, 1))
+    assert kill_connections(opened) >= 1
+    write(opened.store, ledger_id, sealed(ledger_id, 2))
+    assert opened.store.head(ledger_id).size == 2
 
 
 def test_a_write_that_loses_its_connection_is_not_repeated(service: tuple[Backend, Any]) -> None:
