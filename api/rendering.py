@@ -21,7 +21,7 @@ from ledger.services.erase import Erasure, ErasureOutcome
 from ledger.services.finality import WHY_PENDING
 from ledger.services.ledgers import LedgerSummary
 from ledger.services.proving.answers import ProvenEvent, ProvenPage
-from ledger.services.read import Page
+from ledger.services.read import EachPage, Page
 from ledger.services.receipts import Receipt, SignedPayload
 from ledger.services.subjects import SubjectSummary
 from ledger.services.unlinking import WHY_LINKED, LinkState
@@ -71,9 +71,9 @@ def proven_event_json(proven: ProvenEvent) -> bytes:
     return quick_json_bytes(render_proven_event(proven), _said_in(proven.event))
 
 
-def page_json(page: Page) -> bytes:
+def page_json(page: Page | EachPage) -> bytes:
     """The JSON text of one page of a query."""
-    return _with_events(render_page(replace(page, events=())), map(event_json, page.events))
+    return _with_events(render_page(Page(page.as_of, (), page.next)), map(event_json, page.events))
 
 
 def proven_page_json(page: ProvenPage) -> bytes:

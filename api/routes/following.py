@@ -25,7 +25,7 @@ from ledger.domain.query import EventQuery
 from ledger.errors import Fault, InvalidError, UnauthenticatedError
 from ledger.services.dependencies import Dependencies
 from ledger.services.following.follow import QUIET_SECONDS, FollowedPage, check_after, follow_pages
-from ledger.services.read import Page, query_events
+from ledger.services.read import Page, query_each, query_events
 
 blueprint = Endpoints("Following", __name__, description="What is recorded, as it is recorded.")
 
@@ -57,10 +57,10 @@ def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
     cursor = parameters.get("cursor")
     if cursor is not None:
         again = feed_of(parameters) if feed_asks_something(parameters) else None
-        page = query_events(
+        next_page = query_each(
             deps, ledger.ledger_id, again, cursor=cursor, limit=parameters["limit"], as_recorded=as_recorded
         )
-        return json_response(page_json(page))
+        return json_response(page_json(next_page))
     asked = feed_of(parameters)
     check_after(deps, ledger.ledger_id, asked.after_position)
 

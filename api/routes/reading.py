@@ -18,7 +18,7 @@ from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.ids import parse_uuid
 from ledger.errors import Fault, InvalidError, NotFoundError
 from ledger.services.proving.answers import export_proven, query_proven, show_proven
-from ledger.services.read import export_each, find_stream, get_event, query_events
+from ledger.services.read import export_each, find_stream, get_event, query_each
 
 blueprint = Endpoints("Reading", __name__, description="What was recorded, as of any moment, less what is erased.")
 
@@ -59,7 +59,7 @@ def query(body: dict[str, Any], ledger: LedgerInfo) -> Response:
     paging = {"cursor": cursor, "limit": body["limit"], "as_recorded": as_recorded}
     if proof is not None:
         return json_response(proven_page_json(query_proven(deps, ledger.ledger_id, asked, proof, **paging)))
-    return json_response(page_json(query_events(deps, ledger.ledger_id, asked, **paging)))
+    return json_response(page_json(query_each(deps, ledger.ledger_id, asked, **paging)))
 
 
 @blueprint.route("/v1/ledgers/<ledger>/events/<id>")

@@ -53,6 +53,15 @@ class Page:
     next: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class EachPage:
+    """A page that opens each event when it is its turn, for who takes all at once and keeps none."""
+
+    as_of: Moment
+    events: Iterator[OpenedEvent]
+    next: str | None
+
+
 def query_events(
     deps: Dependencies,
     ledger_id: UUID,
@@ -69,6 +78,23 @@ def query_events(
     With a cursor the query is what the cursor pins; a ``query`` beside it must be the same question.
     Raises ``InvalidError``.
     """
+    page = query_each(
+        deps, ledger_id, query, cursor=cursor, limit=limit, as_recorded=as_recorded, disclosing=disclosing
+    )
+    return Page(page.as_of, list(page.events), page.next)
+
+
+def query_each(
+    deps: Dependencies,
+    ledger_id: UUID,
+    query: EventQuery | None,
+    *,
+    cursor: str | None,
+    limit: int,
+    as_recorded: bool = False,
+    disclosing: bool = False,
+) -> EachPage:
+    """The same page; its keys were looked at when this returns (I7)."""
     place: Place | None = None
     if cursor is None:
         pinned = pin_query(deps, ledger_id, query or EventQuery())
@@ -79,9 +105,9 @@ def query_events(
     moment = _moment(deps, ledger_id, pinned)
     which = find_filter(deps, ledger_id, pinned)
     rows, more = _page_of(deps, ledger_id, which, place, limit) if which is not None else ([], False)
-    events = list(_opened(deps, ledger_id, rows, as_recorded=as_recorded, disclosing=disclosing))
+    events = _opened(deps, ledger_id, rows, as_recorded=as_recorded, disclosing=disclosing)
     following = encode_cursor(ledger_id, pinned, place_of(rows[-1], which)) if more and which else None
-    return Page(moment, events, following)
+    return EachPage(moment, events, following)
 
 
 def _page_of(

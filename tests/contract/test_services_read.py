@@ -14,9 +14,9 @@ import pytest
 
 from ledger.domain.events import OpenedEvent, OpenedPart
 from ledger.domain.query import AsOf, EventQuery, Moment, NameOrRef
-from ledger.errors import InvalidError, NotFoundError
-from ledger.ports import HeadLock
-from ledger.services.read import export_events, find_stream, get_event, query_events
+from ledger.errors import DependencyError, InvalidError, NotFoundError
+from ledger.ports import HeadLock, KeyVault
+from ledger.services.read import export_each, export_events, find_stream, get_event, query_each, query_events
 from ledger.services.subjects import describe_subject
 from ledger.services.timetravel.state import stream_state
 from tests.support.ledgers import PRIVACY_OFFICER, WRITER, Backend, Ledger, a_fact, a_visit, all_positions, who
@@ -206,6 +206,54 @@ def test_pages_of_an_export_join_whatever_their_size(
     assert [event for page in pages for event in page] == list(reversed(filled.query()))
     assert len(pages[0]) == 3
     assert {len(page) for page in pages[1:-1]} <= lengths
+
+
+def test_a_page_that_opens_its_events_one_by_one_is_the_same_page(filled: Ledger) -> None:
+    """The same events, moment and cursor; of an export the same events, page by page."""
+    deps, ledger_id = filled.deps, filled.ledger_id
+    for as_recorded in (False, True):
+        whole = query_events(deps, ledger_id, EventQuery(), cursor=None, limit=7, as_recorded=as_recorded)
+        each = query_each(deps, ledger_id, EventQuery(), cursor=None, limit=7, as_recorded=as_recorded)
+        assert (whole.as_of, whole.events, whole.next) == (each.as_of, list(each.events), each.next)
+        pages = export_events(deps, ledger_id, EventQuery(), as_recorded=as_recorded)
+        assert list(pages) == [
+            list(page) for page in export_each(deps, ledger_id, EventQuery(), as_recorded=as_recorded)
+        ]
+
+
+class NoVault:
+    """A vault that cannot be asked for keys."""
+
+    def __init__(self, vault: KeyVault) -> None:
+        self._vault = vault
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vault, name)
+
+    def look_up_keys(self, *_: object, **__: object) -> Any:
+        """It is down."""
+        raise DependencyError("the key vault is down")
+
+
+def test_the_keys_of_a_page_are_looked_at_before_its_first_event_is_taken(ledger: Ledger) -> None:
+    """So that a vault that is down is told before anything is sent, and never in the middle of a page."""
+    ledger.append(a_visit("A"))
+    down = ledger.with_parts(vault=NoVault(ledger.deps.vault))
+    with pytest.raises(DependencyError):
+        query_each(down.deps, ledger.ledger_id, EventQuery(), cursor=None, limit=7)
+    pages = export_each(down.deps, ledger.ledger_id, EventQuery())
+    with pytest.raises(DependencyError):
+        next(pages)
+
+
+def test_an_export_looks_at_the_keys_when_a_page_begins(ledger: Ledger) -> None:
+    """What is erased before that is redacted in it, though the export began earlier (I7)."""
+    ledger.append(*(a_visit("A") for _ in range(3)))
+    pages = export_each(ledger.deps, ledger.ledger_id, EventQuery())
+    ledger.erase("patient:A")
+    shown = [event for page in pages for event in page if event.recorded.envelope.category == "patient"]
+    assert [event.redactions[0].reason for event in shown] == ["erased"] * 3
+    assert [event.subject.data for event in shown if event.subject is not None] == [None] * 3
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
