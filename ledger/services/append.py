@@ -16,7 +16,7 @@ from uuid import UUID
 from ledger.domain.events import Appended, Head, NewEvent, RecordedEvent, SealedEvent
 from ledger.domain.names import STREAM_SUPERSEDED, is_process_category, is_reserved_category, split_stream
 from ledger.domain.repeats import KnownRefs, is_repeat
-from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
+from ledger.domain.sequence import check_versions, place_events, used_keys
 from ledger.errors import (
     BusyError,
     Fault,
@@ -136,11 +136,13 @@ def _write(
     deps: Dependencies, lock: HeadLock, candidates: Sequence[Candidate], sealed: Sequence[SealedEvent], head: Head
 ) -> list[RecordedEvent]:
     """Everything that happens under the head lock. ``head``: the lock's, with what it is to remember of the vault."""
-    if lock.find_ids([candidate.event_id for candidate in candidates]):
+    refs = [event.envelope.stream_ref for event in sealed]
+    log = lock.survey([candidate.event_id for candidate in candidates], used_keys(sealed), set(refs))
+    if log.recorded:
         # A twin of this append was faster, and its events are the answer (I4).
         raise OvertakenError
     # I8: an eraser who held this lock before us has written here which keys must never be used again.
-    dead = lock.shredded(used_keys(sealed))
+    dead = log.dead
     if dead:
         hit = [
             candidate
@@ -150,20 +152,16 @@ def _write(
         if all(candidate.event.omit_erased for candidate in hit):
             raise OvertakenError(dead)
         raise erased(candidate.fault("", "its subject, or the owner of its stream, was erased") for candidate in hit)
-    refs = [event.envelope.stream_ref for event in sealed]
-    versions = lock.versions(set(refs))
-    closed = lock.closed(versions.keys()) if versions else frozenset()
-    _check_open(candidates, refs, closed)
-    check_versions(expectations(candidates, refs), versions)
-    beginning = new_streams(sealed, versions)
-    abandoned = lock.abandoned(beginning) if beginning else frozenset()
+    _check_open(candidates, refs, log.closed)
+    check_versions(expectations(candidates, refs), log.versions)
+    abandoned = log.abandoned - log.versions.keys()
     if abandoned:
         names = zip(candidates, refs, strict=True)
         raise OvertakenError(abandoned={candidate.stream: ref for candidate, ref in names if ref in abandoned})
-    recorded, head = place_events(sealed, head, versions, deps.clock())
+    recorded, head = place_events(sealed, head, log.versions, deps.clock())
     lock.write(recorded, head)
     for candidate, event in zip(candidates, recorded, strict=True):
-        if candidate.event.closes_stream and event.envelope.stream_ref not in closed:
+        if candidate.event.closes_stream and event.envelope.stream_ref not in log.closed:
             lock.close(event.envelope.stream_ref, event.position)
     return recorded
 

@@ -12,14 +12,15 @@ from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.marks import VaultMark
 from ledger.domain.merkle import encode_frontier
 from ledger.errors import IntegrityError
+from ledger.ports import LogSurvey
 from ledger.storage import rows
-from ledger.storage.statements import select_closed, select_dead, select_ids, select_versions
+from ledger.storage.inserting import insert_events
+from ledger.storage.statements import select_abandoned, select_closed, select_dead, select_ids, select_versions
+from ledger.storage.surveying import survey
 from ledger.storage.tables import (
     abandoned_streams,
     closed_streams,
     erasure_roots,
-    event_keys,
-    events,
     heads,
     shredded_keys,
 )
@@ -45,6 +46,12 @@ class SqlHeadLock:
         """As committed by the previous holder."""
         return self._head
 
+    def survey(
+        self, event_ids: Collection[UUID], key_ids: Collection[bytes], stream_refs: Collection[bytes]
+    ) -> LogSurvey:
+        """All that an append must know."""
+        return survey(self._connection, self._ledger_id, event_ids, key_ids, stream_refs)
+
     def find_ids(self, event_ids: Collection[UUID]) -> frozenset[UUID]:
         """Which of these ids are recorded."""
         return select_ids(self._connection, self._ledger_id, event_ids)
@@ -59,11 +66,7 @@ class SqlHeadLock:
 
     def abandoned(self, stream_refs: Collection[bytes]) -> frozenset[bytes]:
         """Which of these refs were given up before their stream had an event."""
-        columns = abandoned_streams.c
-        statement = sa.select(columns.stream_ref).where(
-            columns.ledger_id == self._ledger_id, columns.stream_ref.in_(stream_refs)
-        )
-        return frozenset(self._connection.execute(statement).scalars())
+        return select_abandoned(self._connection, self._ledger_id, stream_refs)
 
     def abandon(self, stream_ref: bytes) -> None:
         """Give a ref up."""
@@ -81,10 +84,7 @@ class SqlHeadLock:
 
     def write(self, recorded: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""
-        self._connection.execute(sa.insert(events), [rows.event_row(event) for event in recorded])
-        keys = [row for event in recorded for row in rows.key_rows(event)]
-        if keys:
-            self._connection.execute(sa.insert(event_keys), keys)
+        insert_events(self._connection, recorded)
         self._connection.execute(
             sa.update(heads)
             .where(heads.c.ledger_id == self._ledger_id)

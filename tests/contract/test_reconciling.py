@@ -35,8 +35,9 @@ from ledger.services.reconciling.looking import look
 from ledger.services.reconciling.mending import Mended, mend
 from ledger.services.reinstating import reinstate_subject
 from ledger.services.restricting import lift_restriction, restrict_subject
-from ledger.storage import rows, tables
+from ledger.storage import tables
 from tests.contract.old_copies import OldCopies, Part, service_with_old_copies
+from tests.support import rows
 from tests.support.ledgers import PRIVACY_OFFICER, a_fact, a_visit, reasons
 from tests.support.postgres import PostgresCluster
 from tests.support.restoring import Databases, SqliteFiles, Templates
