@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ledger.domain.events import Envelope, NewEvent, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
-from ledger.domain.sequence import Expectation, check_versions
+from ledger.domain.sequence import Expectation
 from ledger.errors import (
     BusyError,
     CallerError,
@@ -19,9 +19,7 @@ from ledger.errors import (
     SubjectErasedError,
     TooLargeError,
 )
-from ledger.ports import DataKey, Mark, Reservation
-from ledger.services.dependencies import Dependencies
-from ledger.services.marking import require_fitting_vault
+from ledger.ports import DataKey, Reservation
 from ledger.services.recording import PlainPart, seal_event
 
 _SEALED_BYTES: Final = 4 * EVENT_BYTES
@@ -60,26 +58,17 @@ class Candidate:
         return Fault(self.event.pointer + where, message, self.index)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Sealed events, and how far the vault was when their keys were looked up."""
-
-    events: Sequence[SealedEvent]
-    vault: Mark
-
-
-def prepare(
-    deps: Dependencies,
+def seal_batch(
     ledger_id: UUID,
     candidates: Sequence[Candidate],
     recorded_by: UUID,
-    dead: frozenset[bytes] = frozenset(),
-) -> Prepared:
-    """Reserve what the batch needs and seal its events. ``dead``: keys not to be used, whatever the vault says.
+    reservation: Reservation,
+    dead: frozenset[bytes],
+) -> list[SealedEvent]:
+    """Seal the events of a batch with what was reserved. ``dead``: keys not to be used, whatever the vault says.
 
-    Raises ``OvertakenError``, ``VersionConflictError``, ``SubjectErasedError``, ``BusyError``, ``TooLargeError``.
+    Raises ``SubjectErasedError``, ``BusyError``, ``InvalidError``, ``TooLargeError``.
     """
-    reservation = _reserve(deps, ledger_id, candidates)
     keys = _Keys(reservation, dead)
     sealed: list[SealedEvent] = []
     refusals: list[CallerError | StateError] = []
@@ -92,7 +81,7 @@ def prepare(
         # All that are refused for the same reason at once, so that nobody has to take them out one by one.
         first = refusals[0]
         raise type(first)(first.detail, [fault for one in refusals if type(one) is type(first) for fault in one.faults])
-    return Prepared(sealed, reservation.mark)
+    return sealed
 
 
 def expectations(candidates: Iterable[Candidate], refs: Iterable[bytes]) -> list[Expectation]:
@@ -106,61 +95,6 @@ def expectations(candidates: Iterable[Candidate], refs: Iterable[bytes]) -> list
 def erased(faults: Iterable[Fault]) -> SubjectErasedError:
     """The refusal of an append for somebody who was erased."""
     return SubjectErasedError("a subject of the append was erased; nothing was recorded", tuple(faults))
-
-
-def _reserve(deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate]) -> Reservation:
-    """Refs and keys for the batch. Nothing is minted for an append that is bound to fail on its expected versions."""
-    owners: dict[str, str | None] = {}
-    keys: set[tuple[str, str]] = set()
-    for candidate in candidates:
-        subject = candidate.event.subject
-        owners.setdefault(candidate.stream, subject.subject if subject is not None else None)
-        keys.update((part.subject, part.purpose) for _, part in candidate.event.personal if part.subject is not None)
-    reservation = deps.vault.reserve(ledger_id, owners, keys, mint=False)
-    if not reservation.complete:
-        require_fitting_vault(deps, ledger_id)
-        _check_versions_early(deps, ledger_id, candidates, reservation)
-        reservation = deps.vault.reserve(ledger_id, owners, keys, mint=True)
-    _give_up_strays(deps, ledger_id, owners, reservation)
-    return reservation
-
-
-def _check_versions_early(
-    deps: Dependencies, ledger_id: UUID, candidates: Sequence[Candidate], reservation: Reservation
-) -> None:
-    refs = {name: entry.ref for name, entry in reservation.streams.items()}
-    versions = deps.store.versions(ledger_id, refs.values()) if refs else {}
-    # A stream that the index does not know has no event; its name stands in for the ref that it has not got yet.
-    check_versions(expectations(candidates, (refs.get(c.stream, c.stream.encode()) for c in candidates)), versions)
-
-
-def _give_up_strays(
-    deps: Dependencies, ledger_id: UUID, owners: Mapping[str, str | None], reservation: Reservation
-) -> None:
-    """Abandon refs that were reserved for another owner by an append that never came to be.
-
-    The owner of a stream is the subject of its *first event*, but a ref gets its owner when it is reserved. If that
-    append failed or died, the next writer's subject owns the stream, so it needs another ref. Under the head lock it is
-    certain that the old ref has no event, and the mark left there stops the other writer if it is still on its way.
-    See docs/adr/0002-abandoned-stream-refs.md.
-    """
-    refs_of_owners = {name: reservation.subjects.get(owner) for name, owner in owners.items() if owner is not None}
-    strays = {
-        name: entry.ref for name, entry in reservation.streams.items() if entry.owner_ref != refs_of_owners.get(name)
-    }
-    if not strays:
-        return
-    begun = deps.store.versions(ledger_id, strays.values())
-    never_begun = {name: ref for name, ref in strays.items() if ref not in begun}
-    for name, ref in never_begun.items():
-        with deps.store.locked_head(ledger_id) as lock:
-            begun_meanwhile = bool(lock.versions([ref]))
-            if not begun_meanwhile and not lock.abandoned([ref]):
-                lock.abandon(ref)
-        if not begun_meanwhile:
-            deps.vault.replace_stream(ledger_id, name, ref)
-    if never_begun:
-        raise OvertakenError
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from uuid import UUID
 from ledger.domain.events import NewEvent
 from ledger.domain.names import RESERVED_TYPES
 from ledger.errors import Fault, InvalidError
+from ledger.ports import CatalogueMark
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.rules import Rules, policy_of, rules_of
 
@@ -22,14 +23,18 @@ REPORTED_FAULTS: Final = 100
 
 
 def admit_events(
-    deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], *, without_data: Collection[int] = ()
+    deps: Dependencies,
+    ledger_id: UUID,
+    mark: CatalogueMark,
+    events: Sequence[NewEvent],
+    *,
+    without_data: Collection[int] = (),
 ) -> Sequence[NewEvent]:
-    """Check events against the catalogue; gives them back, those marked that end their streams.
+    """Check events against the catalogue as it is at ``mark``; gives them back, those marked that end their streams.
 
     ``without_data``: events (by index) whose data is left out because it is erased, and is not checked. Data that is
     merely absent counts as an empty object. Raises ``InvalidError`` with the faults of all events.
     """
-    mark = deps.catalogues.catalogue_mark(ledger_id)
     strict = policy_of(mark).strict_types
     if not mark.types and not strict:
         return events

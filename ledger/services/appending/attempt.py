@@ -1,0 +1,68 @@
+"""One try to append a batch of events, and what has become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from ledger.domain.events import NewEvent, RecordedEvent, SealedEvent
+from ledger.ports import CatalogueMark, Mark
+from ledger.services.dependencies import Dependencies
+from ledger.services.preparation import Candidate
+
+Admission = Callable[[Dependencies, UUID, CatalogueMark, Sequence[NewEvent]], Sequence[NewEvent]]
+"""Looks at new events that are not recorded yet, before anything is minted for them: gives them back, perhaps marked,
+or raises ``InvalidError``."""
+
+Inspection = Callable[[Sequence[SealedEvent]], None]
+"""Looks at what is about to be recorded, before the head is locked, and raises if that must not be."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """It stays ``open`` until it is known what has become of it: what was ``recorded``, or the ``error`` that stands in
+    its way. All or nothing, whoever it shares a transaction with.
+
+    ``dead``: keys not to be used, whatever the vault says.
+    """
+
+    deps: Dependencies
+    events: Sequence[NewEvent]
+    ids: Sequence[UUID]
+    recorded_by: UUID
+    admit: Admission
+    inspect: Inspection | None
+    dead: frozenset[bytes]
+    candidates: Sequence[Candidate] = ()
+    sealed: Sequence[SealedEvent] = ()
+    recorded: Sequence[RecordedEvent] | None = None
+    error: Exception | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still be recorded."""
+        return self.recorded is None and self.error is None
+
+
+def still_open(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """Those that can still be recorded."""
+    return [attempt for attempt in attempts if attempt.open]
+
+
+@contextmanager
+def failing_alone(attempt: Attempt) -> Iterator[None]:
+    """What fails in the block is this attempt, and not those that it shares a transaction with."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the attempt was made
+        attempt.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Attempts whose events are sealed, and how far the vault was when their keys were looked up."""
+
+    attempts: Sequence[Attempt]
+    seen: Mark
