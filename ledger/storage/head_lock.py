@@ -10,11 +10,10 @@ from sqlalchemy import Connection
 
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.marks import VaultMark
-from ledger.domain.merkle import encode_frontier
 from ledger.errors import IntegrityError
 from ledger.ports import LogSurvey
 from ledger.storage import rows
-from ledger.storage.inserting import insert_events
+from ledger.storage.inserting import write_events
 from ledger.storage.statements import select_abandoned, select_closed, select_dead, select_ids, select_versions
 from ledger.storage.surveying import survey
 from ledger.storage.tables import (
@@ -24,7 +23,6 @@ from ledger.storage.tables import (
     heads,
     shredded_keys,
 )
-from ledger.storage.wakeups import notify
 
 
 class SqlHeadLock:
@@ -84,19 +82,7 @@ class SqlHeadLock:
 
     def write(self, recorded: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""
-        insert_events(self._connection, recorded)
-        self._connection.execute(
-            sa.update(heads)
-            .where(heads.c.ledger_id == self._ledger_id)
-            .values(
-                size=head.size,
-                frontier=encode_frontier(head.frontier),
-                last_recorded_at=head.last_recorded_at,
-                vault_mints=head.vault.mints,
-                journal_line=head.vault.journal,
-            )
-        )
-        notify(self._connection, self._ledger_id)
+        write_events(self._connection, self._ledger_id, recorded, head)
 
     def remember(self, mark: VaultMark) -> None:
         """Let the head remember this of the key vault."""
