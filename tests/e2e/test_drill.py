@@ -204,7 +204,7 @@ def test_a_drill_on_postgresql_beside_a_running_server(out: Path, own_postgres: 
         served.make_ledger("drill")
         asked = ("--url", f"http://127.0.0.1:{served.port}", "--key-file", str(served.home / "admin-key"))
         where = ("--data-directory", str(own_postgres.data_directory))
-        done = served.run("drill", "erase", "--out", str(out), "--yes", *asked, *where, check=False)
+        done = served.run_apart("drill", "erase", "--out", str(out), "--yes", *asked, *where, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert served.client.get("/readyz").status == 200
     payload = report_in(out)["payload"]
