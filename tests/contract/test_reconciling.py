@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.cli import cli
-from api.commands.session import CommandError
+from api.commands.errors import CommandError
 from api.guard import DOUBTS, Guard
 from api.readiness import NotReadyError
 from api.receipts import ReceiptError, read_receipts
