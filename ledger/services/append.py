@@ -3,7 +3,7 @@
 The order of the steps is the protocol. A repeat is seen before anything is minted, or under the head lock (I4). Keys
 are committed before the events that need them: a crash leaves a key without events, never events without a key.
 Sealing stands before the head lock, and under the lock everything that could have changed meanwhile is looked at again:
-ids, dead keys, ended streams, versions, abandoned streams. Appends share these steps: see ``ledger.services.appending``.
+ids, dead keys, ended streams, versions, abandoned streams. Appends share these steps (``ledger.services.appending``).
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def ledger(self, name: str) -> LedgerInfo | None:
         """The ledger of this name."""
-        return read(self._engine, lambda connection: self._find_ledger(connection, name))
+        return look(self._engine, lambda connection: self._find_ledger(connection, name))
 
     def ledger_name(self, ledger_id: UUID) -> str:
         """The name of a ledger."""
@@ -249,14 +249,14 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
             raise StoreUnavailableError("the ledger database has pending migrations; run `audit-ledger migrate`")
 
     def _all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        return read(self._engine, lambda connection: connection.execute(statement).all())
+        return look(self._engine, lambda connection: connection.execute(statement).all())
 
     def _matching(
         self, statement: sa.Select[Any], column: sa.Column[Any], values: Collection[Any]
     ) -> Iterator[sa.Row[Any]]:
         """The rows of a statement whose column has one of many values, in any order."""
         for chunk in statements.in_chunks(values):
-            yield from read(self._engine, partial(self._execute_matching, statement, column, chunk))
+            yield from look(self._engine, partial(self._execute_matching, statement, column, chunk))
 
     @staticmethod
     def _execute_matching(
@@ -265,7 +265,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         return connection.execute(statement.where(one_of(connection, column, values))).all()
 
     def _one(self, statement: sa.Executable) -> sa.Row[Any] | None:
-        return read(self._engine, lambda connection: connection.execute(statement).one_or_none())
+        return look(self._engine, lambda connection: connection.execute(statement).one_or_none())
 
 
 def _recorded_at(connection: Connection, ledger_id: UUID, position: int) -> int:
