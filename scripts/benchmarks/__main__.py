@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only on this database")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every line there, with machine and versions")
     parser.add_argument("--scale", type=_sizes, default=(), metavar="N,N…", help="sizes of the ledgers of `scale`")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the curves there, as PNG and SVG")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw there how things grow, as SVG")
     chosen = parser.parse_args(arguments)
     unknown = sorted(set(chosen.names) - set(names()))
     if unknown:

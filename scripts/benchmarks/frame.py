@@ -157,7 +157,7 @@ class Report:
         self.results.append(
             {"group": self._group, "kind": "ratio", "name": name, "verdict": "not measured", "why": why}
         )
-        self._line(f"  {name:<72} {'not measured':>20}: {why}")
+        self._line(f"  {name:<80} {'not measured':>20}: {why}")
 
     def ratio(
         self, name: str, baseline: Work, candidate: Work, bar: Bar | None = None, *, rounds: int = ROUNDS
@@ -202,7 +202,7 @@ class Report:
                 "verdict": None if bar is None else "ok" if passed else "missed",
             }
         )
-        self._line(f"  {name:<72} {ratio:>8.2f} ×  {verdict:<20} ({text(above)} ÷ {text(below)})")
+        self._line(f"  {name:<80} {ratio:>8.2f} ×  {verdict:<20} ({text(above)} ÷ {text(below)})")
         return ratio
 
     def curve(self, name: str, points: Mapping[str, Work], *, rounds: int = ROUNDS) -> dict[str, float]:
