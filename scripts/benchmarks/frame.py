@@ -153,7 +153,7 @@ class Report:
 
     def not_measured(self, name: str, why: str) -> None:
         """Say that a comparison could not be made, which counts as missed: silence would pass for a result."""
-        self.missed.append(f"{name} (not measured)")
+        self._miss(f"{name}: not measured")
         self.results.append(
             {"group": self._group, "kind": "ratio", "name": name, "verdict": "not measured", "why": why}
         )
@@ -187,7 +187,7 @@ class Report:
         ratio = above / below
         passed = bar is None or bar.holds(ratio)
         if not passed:
-            self.missed.append(name)
+            self._miss(name)
         verdict = "" if bar is None else f"{bar}: {'ok' if passed else 'MISSED'}"
         self.results.append(
             {
@@ -221,6 +221,9 @@ class Report:
             bar = "▇" * max(1, round(_BAR_WIDTH * median / slowest))
             self._line(f"    {label:>24}  {bar:<{_BAR_WIDTH}} {median / quickest:>7.2f} ×  ({_shown(median)})")
         return {label: median / quickest for label, median in medians.items()}
+
+    def _miss(self, name: str) -> None:
+        self.missed.append(f"{name.strip()} ({self._group})" if self._group else name)
 
     def _line(self, text: str) -> None:
         self.out.write(f"{text.rstrip()}\n")
