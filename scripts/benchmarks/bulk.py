@@ -80,7 +80,7 @@ def _measure(report: Report, engine: Engine, uploads: _Uploads) -> None:
         )
         sides |= {_copy(clients): partial(copies.ready, clients) for clients in CLIENTS}
         try:
-            with eventsourcing_processes([url] * max(CLIENTS)) as peers:
+            with eventsourcing_processes(url, max(CLIENTS)) as peers:
                 batches = {
                     _peer(clients, batch): partial(_batches, peers[:clients], uploads.events, batch)
                     for clients, batch in itertools.product(CLIENTS, BATCHES)

@@ -17,7 +17,6 @@ from scripts.benchmarks.support.peers import (
     EventSourcing,
     MessageDb,
     PeerMissingError,
-    eventsourcing_processes,
 )
 from scripts.benchmarks.support.processors import of_cluster, of_server
 from scripts.benchmarks.support.sides import Side, Turn, measure_sides, note_costs, rates
@@ -38,6 +37,7 @@ LEDGERS_BAR: Final = AtLeast(1)
 
 NOTHING: Final = f"nothing, {MANY} clients"
 EVENTSOURCING: Final = f"eventsourcing, {PEER_THREADS} threads"
+WITH_FUNCTIONS: Final = f"{EVENTSOURCING}, database functions"
 
 
 def run(report: Report) -> None:
@@ -97,11 +97,13 @@ def _measure(report: Report, engine: Engine, server: ServedLedger, appends: _App
         if engine == "postgresql":
             counts["PostgreSQL"] = of_cluster(report.postgres())
             try:
-                url = report.postgres().create_database()
-                (peer,) = stack.enter_context(eventsourcing_processes([url], PEER_THREADS))
-                sides[EVENTSOURCING] = partial(_peer_singles, peer, seconds)
+                for name in (EVENTSOURCING, WITH_FUNCTIONS):
+                    peer = EventSourcing(
+                        report.postgres().create_database(), PEER_THREADS, functions=name == WITH_FUNCTIONS
+                    )
+                    sides[name] = partial(_peer_singles, stack.enter_context(peer), seconds)
             except PeerMissingError as error:
-                missing[EVENTSOURCING] = str(error)
+                missing |= dict.fromkeys((EVENTSOURCING, WITH_FUNCTIONS), str(error))
             try:
                 message_db = MessageDb(report.postgres())
                 for number in (1, LEDGERS):
@@ -134,6 +136,7 @@ def _compare(report: Report, turns: dict[str, list[Turn]], engine: Engine, missi
 
     if engine == "postgresql":
         compare(many, EVENTSOURCING, EVENTSOURCING_BAR)
+        compare(many, WITH_FUNCTIONS, None)
         compare(many, _message_db(1), MESSAGE_DB_BAR)
         compare(_name(MANY, LEDGERS), _message_db(LEDGERS), MESSAGE_DB_BAR)
     compare(_name(MANY, LEDGERS), many, LEDGERS_BAR if engine == "postgresql" else None)

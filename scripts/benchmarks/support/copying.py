@@ -29,11 +29,12 @@ class CopyCeiling:
         self._cluster = cluster
         self._source = _database(ledger_url)
         url = cluster.create_database()
-        self._target = _database(url)
+        self.database = _database(url)
+        """Where the copies are."""
         engine = open_engine(url)
         migrate(engine)
         engine.dispose()
-        with cluster.connect(self._source) as source, cluster.connect(self._target) as target:
+        with cluster.connect(self._source) as source, cluster.connect(self.database) as target:
             self._write(target, {"ledgers": self._read(source, "SELECT * FROM ledgers")})
 
     def size(self) -> int:
@@ -55,7 +56,7 @@ class CopyCeiling:
 
     def load(self, parts: Sequence[Rows], events: int) -> Loaded:
         """Each part on a connection of its own, in one transaction."""
-        connections = [self._cluster.connect(self._target) for _ in parts]
+        connections = [self._cluster.connect(self.database) for _ in parts]
         cpu, began = time.thread_time(), time.perf_counter()
         with ThreadPoolExecutor(len(parts)) as pool:
             list(pool.map(self._write, connections, parts))
