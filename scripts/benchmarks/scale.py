@@ -117,7 +117,8 @@ def _measure_pages(report: Report, engine: Engine, service: Service, ledgers: li
     growth = {}
     for name in _questions(ledgers[0].size):
         works = [partial(ask, ledger, _questions(ledger.size)[name]) for ledger in ledgers]
-        growth[name] = _by_size(ledgers, in_turns(works, ROUNDS))
+        times = [[seconds / SEVERAL for seconds in rounds] for rounds in in_turns(works, ROUNDS)]
+        growth[name] = _by_size(ledgers, times)
     report_growth(report, f"first pages of {DEFAULT_LIMIT} events on {engine}", growth, PAGE_BAR)
 
 

@@ -215,7 +215,10 @@ def _storm(lines: Sequence[_Line], seconds: float, ids: EventIds) -> Loaded:
             line.send(ids)
         open_lines = len(lines)
         while open_lines:
-            for number, _ in poll.poll(_SECONDS):
+            ready = poll.poll(_SECONDS)
+            if not ready:
+                raise TimeoutError("the server has not answered")
+            for number, _ in ready:
                 line = by_number[number]
                 if not line.receive():
                     continue
