@@ -172,6 +172,17 @@ class Visit:
             if worked:
                 self.work()
 
+    @contextmanager
+    def appending(self) -> Iterator[None]:
+        """Append. Raises ``SlowDownError`` when too many do."""
+        turns, key = self.limits.appending, self.key
+        if not turns.take(key):
+            raise too_many("appends")
+        try:
+            yield
+        finally:
+            turns.give(key)
+
     def stay(self) -> None:
         """Be one of those who wait for long, until the request is answered and sent: nobody is told to come again in
         the middle. Raises ``SlowDownError`` when too many do."""

@@ -18,7 +18,6 @@ from api.ndjson import AppendReport
 from api.rendering import render_appended
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers
-from api.turns import too_many
 from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.events import NewEvent
 from ledger.domain.intake import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, parse_batch
@@ -81,10 +80,8 @@ def append(ledger: LedgerInfo) -> Response:
 
 
 def _append_batch(ledger: LedgerInfo, events: list[NewEvent]) -> Response:
-    visit = current_visit()
-    if not visit.try_hold(visit.limits.appending):
-        raise too_many("appends")
-    result = append_events(open_service().deps, ledger.ledger_id, events, current_key().key_id)
+    with current_visit().appending():
+        result = append_events(open_service().deps, ledger.ledger_id, events, current_key().key_id)
     answer = {"events": [render_appended(place) for place in result.events], "duplicate": result.duplicate}
     return json_response(answer, 200 if result.duplicate else 201)
 

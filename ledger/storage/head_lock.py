@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,12 +18,15 @@ from ledger.storage.inserting import write_events
 from ledger.storage.statements import select_abandoned, select_closed, select_dead, select_ids, select_versions
 from ledger.storage.surveying import survey
 from ledger.storage.tables import (
+    Id,
     abandoned_streams,
     closed_streams,
     erasure_roots,
     heads,
     shredded_keys,
 )
+
+_LOCK: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id)).with_for_update()
 
 
 class SqlHeadLock:
@@ -33,8 +37,7 @@ class SqlHeadLock:
         self._ledger_id = ledger_id
         # SQLite has taken its one write lock at BEGIN IMMEDIATE; PostgreSQL takes the row's lock here. READ COMMITTED
         # gives every later statement a snapshot that has what the previous holder has committed.
-        statement = sa.select(heads).where(heads.c.ledger_id == ledger_id).with_for_update()
-        row = connection.execute(statement).one_or_none()
+        row = connection.execute(_LOCK, {"ledger": ledger_id}).one_or_none()
         if row is None:
             raise IntegrityError("a ledger has no head")
         self._head = rows.head_from(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from ledger.storage.migrate import pending_migrations
 from ledger.storage.overview import SqlOverview
 from ledger.storage.streams import SqlStreams
 from ledger.storage.tables import (
+    Id,
     api_keys,
     closed_streams,
     erasure_roots,
@@ -34,6 +35,11 @@ from ledger.storage.tables import (
     shredded_keys,
 )
 from ledger.storage.wakeups import wakeups_of
+
+# What every request asks for is made once: to make a statement takes as long as to run it.
+_LEDGER: Final = sa.select(ledgers).where(ledgers.c.name == sa.bindparam("name", type_=sa.Text))
+_API_KEY: Final = sa.select(api_keys).where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
+_HEAD: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id))
 
 
 class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
@@ -86,7 +92,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     @staticmethod
     def _find_ledger(connection: Connection, name: str) -> LedgerInfo | None:
-        row = connection.execute(sa.select(ledgers).where(ledgers.c.name == name)).one_or_none()
+        row = connection.execute(_LEDGER, {"name": name}).one_or_none()
         return rows.ledger_from(row) if row is not None else None
 
     def head(self, ledger_id: UUID, *, settled: bool = False) -> Head:
@@ -94,7 +100,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         if settled:
             with self.locked_head(ledger_id) as lock:
                 return lock.head
-        row = self._one(sa.select(heads).where(heads.c.ledger_id == ledger_id))
+        row = self._one(_HEAD, {"ledger": ledger_id})
         if row is None:
             raise IntegrityError("a ledger has no head")
         return rows.head_from(row)
@@ -226,7 +232,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def api_key(self, key_id: UUID) -> ApiKey | None:
         """The API key of this id."""
-        row = self._one(sa.select(api_keys).where(api_keys.c.key_id == key_id))
+        row = self._one(_API_KEY, {"key": key_id})
         return rows.api_key_from(row) if row is not None else None
 
     def revoke_api_key(self, key_id: UUID, now: int) -> bool:
@@ -264,8 +270,8 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
     ) -> Sequence[sa.Row[Any]]:
         return connection.execute(statement.where(one_of(connection, column, values))).all()
 
-    def _one(self, statement: sa.Executable) -> sa.Row[Any] | None:
-        return look(self._engine, lambda connection: connection.execute(statement).one_or_none())
+    def _one(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> sa.Row[Any] | None:
+        return look(self._engine, lambda connection: connection.execute(statement, values).one_or_none())
 
 
 def _recorded_at(connection: Connection, ledger_id: UUID, position: int) -> int:
