@@ -23,8 +23,9 @@ from ledger.domain.sequence import place_events
 from ledger.ports import DataKey
 from ledger.services.dependencies import Dependencies
 from ledger.services.recording import PlainPart, seal_event
-from ledger.storage import rows, tables
+from ledger.storage import tables
 from scripts.benchmarks.support.payloads import visit
+from tests.support import rows
 
 PEOPLE: Final = 2_000
 CATEGORIES: Final = ("patient", "order", "lab", "ward", "claim", "visit", "consent", "account")
