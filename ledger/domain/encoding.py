@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -29,7 +30,9 @@ _KEY_RECORD: Final = struct.Struct(">I8sIHIHI32s")
 _PLAINTEXT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+@lru_cache(maxsize=1024)
 def _word(text: str) -> bytes:
+    # Remembered: types and categories are few, come again in every event, and are nobody's data.
     encoded = text.encode("ascii")
     return _U16.pack(len(encoded)) + encoded
 

@@ -85,16 +85,25 @@ def _walk(value: object, pointer: str, levels: int, faults: list[Fault]) -> None
         if levels == 0:
             faults.append(Fault(pointer, f"must be nested at most {DEPTH} levels deep"))
         else:
-            for item in value.values() if isinstance(value, dict) else value:
-                _walk(item, pointer, levels - 1, faults)
-            if isinstance(value, dict) and any(not key.isascii() and _has_surrogate(key) for key in value):
-                faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
+            _walk_inside(value, pointer, levels - 1, faults)
     elif isinstance(value, int):
         # Clients and databases agree on 64 bits; beyond that a number would be rounded on its way by somebody.
         if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
             faults.append(Fault(pointer, "must be an integer of 64 bits; send a larger number as a string"))
     elif isinstance(value, float) and not math.isfinite(value):
         faults.append(Fault(pointer, "must be a number that a 64-bit float can hold"))
+
+
+def _walk_inside(value: dict[str, Any] | list[Any], pointer: str, levels: int, faults: list[Fault]) -> None:
+    for item in value.values() if isinstance(value, dict) else value:
+        # Most of what is sent is ASCII text, in which nothing can be wrong.
+        if not (type(item) is str and item.isascii()):
+            _walk(item, pointer, levels, faults)
+    if isinstance(value, dict):
+        for key in value:
+            if not key.isascii() and _has_surrogate(key):
+                faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
+                break
 
 
 def _has_surrogate(text: str) -> bool:

@@ -265,12 +265,14 @@ def _parts(contents: Sequence[_Content], stream: str, name_key: DataKey) -> list
     """The parts of an event. The first that is under ``name_key`` carries the stream's name; if there is none, a part
     of its own does."""
     name_id = name_key.key_id
-    carrier = next((number for number, (_, key, _, _) in enumerate(contents) if key.key_id == name_id), None)
-    parts = [
-        PlainPart(role, key.key_id, key, subject, stream if number == carrier else None, data)
-        for number, (role, key, subject, data) in enumerate(contents)
-    ]
-    if carrier is None:
+    untold: str | None = stream
+    parts = []
+    for role, key, subject, data in contents:
+        carried = untold if key.key_id == name_id else None
+        parts.append(PlainPart(role, key.key_id, key, subject, carried, data))
+        if carried is not None:
+            untold = None
+    if untold is not None:
         parts.append(PlainPart(Role.STREAM_NAME, name_id, name_key, stream=stream))
     return parts
 
