@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import Envelope, JsonObject, NewEvent, NewPart, Role, SealedEvent
+from ledger.domain.events import Envelope, NewEvent, NewPart, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
 from ledger.domain.sequence import Expectation, check_versions
 from ledger.errors import (
@@ -29,9 +29,6 @@ _SEALED_BYTES: Final = 4 * EVENT_BYTES
 refs and writes 1e15 out: nothing that was within the limit may be refused for that."""
 
 _STREAM_OF_ERASED: Final = "is a stream of one who was erased"
-
-_Content = tuple[Role, DataKey, str | None, JsonObject | None]
-"""What is to be sealed: the part's role, its key, the person's name, and the data."""
 
 
 class OvertakenError(Exception):
@@ -196,20 +193,21 @@ class _Keys:
 
 
 def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID) -> SealedEvent:
-    if candidate.stream in keys.reserved.unlinked_streams:
+    reserved = keys.reserved
+    if candidate.stream in reserved.unlinked_streams:
         raise erased([candidate.fault("/stream", _STREAM_OF_ERASED)])
-    entry = keys.reserved.streams.get(candidate.stream)
+    entry = reserved.streams.get(candidate.stream)
     if entry is None:
         raise _ownerless(candidate, keys)
     if candidate.event.stream_ref not in (None, entry.ref):
         # I8: the stream's name was read before its owner was erased, and begins anew by now.
         raise erased([candidate.fault("/stream_ref", _STREAM_OF_ERASED)])
-    contents = _contents(candidate, keys)
-    name_key = keys.reserved.ledger_key if entry.owner_ref is None else keys.living(entry.owner_ref, "")
+    parts = _parts(candidate, keys)
+    name_key = reserved.ledger_key if entry.owner_ref is None else keys.living(entry.owner_ref, "")
     if name_key is None:
         # Not even `if_erased: omit` gets past this: the name of the stream is the erased person's data.
         raise keys.refusal(entry.owner_ref or b"", "", candidate.fault("/stream", _STREAM_OF_ERASED))
-    parts = _parts(contents, candidate.stream, name_key)
+    _put_name(parts, candidate.stream, name_key)
     sealed = seal_event(_envelope(ledger_id, candidate, entry.ref), parts, recorded_by)
     if sum([len(part.sealed) for part in sealed.parts]) > _SEALED_BYTES:
         raise TooLargeError("an event is above 1 MiB; nothing was recorded", [candidate.fault("", "is above 1 MiB")])
@@ -224,17 +222,18 @@ def _ownerless(candidate: Candidate, keys: _Keys) -> CallerError | StateError:
     return keys.refusal(ref or b"", "", fault)
 
 
-def _contents(candidate: Candidate, keys: _Keys) -> list[_Content]:
-    """What is to be sealed, in part order, without the stream's name."""
+def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
+    """The parts of an event in part order, without the stream's name."""
     event = candidate.event
-    contents: list[_Content] = []
+    parts = []
     for number, (role, part) in enumerate(event.personal):
         key = _key_of(candidate, keys, number, part)
         if key is not None:
-            contents.append((role, key, part.subject or "", part.data))
+            parts.append(PlainPart(role, key.key_id, key, subject=part.subject or "", data=part.data))
     if event.nonpersonal is not None:
-        contents.append((Role.NONPERSONAL, keys.reserved.ledger_key, None, event.nonpersonal))
-    return contents
+        own = keys.reserved.ledger_key
+        parts.append(PlainPart(Role.NONPERSONAL, own.key_id, own, data=event.nonpersonal))
+    return parts
 
 
 def _key_of(candidate: Candidate, keys: _Keys, number: int, part: NewPart) -> DataKey | None:
@@ -261,32 +260,26 @@ def _person_fault(candidate: Candidate, number: int) -> Fault:
     return candidate.fault(where, "was erased")
 
 
-def _parts(contents: Sequence[_Content], stream: str, name_key: DataKey) -> list[PlainPart]:
-    """The parts of an event. The first that is under ``name_key`` carries the stream's name; if there is none, a part
-    of its own does."""
-    name_id = name_key.key_id
-    untold: str | None = stream
-    parts = []
-    for role, key, subject, data in contents:
-        carried = untold if key.key_id == name_id else None
-        parts.append(PlainPart(role, key.key_id, key, subject, carried, data))
-        if carried is not None:
-            untold = None
-    if untold is not None:
-        parts.append(PlainPart(Role.STREAM_NAME, name_id, name_key, stream=stream))
-    return parts
+def _put_name(parts: list[PlainPart], stream: str, name_key: DataKey) -> None:
+    """Put the stream's name into the first part that is under its key anyway, or else into a part of its own."""
+    key_id = name_key.key_id
+    for part in parts:
+        if part.key_id == key_id:
+            part.stream = stream
+            return
+    parts.append(PlainPart(Role.STREAM_NAME, key_id, name_key, stream=stream))
 
 
 def _envelope(ledger_id: UUID, candidate: Candidate, stream_ref: bytes) -> Envelope:
     event = candidate.event
     return Envelope(
-        ledger_id=ledger_id,
-        event_id=candidate.event_id,
-        stream_ref=stream_ref,
-        category=candidate.category,
-        event_type=event.event_type,
-        schema_version=event.schema_version,
-        occurred_at=event.occurred_at,
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
+        ledger_id,
+        candidate.event_id,
+        stream_ref,
+        candidate.category,
+        event.event_type,
+        event.schema_version,
+        event.occurred_at,
+        event.correlation_id,
+        event.causation_id,
     )

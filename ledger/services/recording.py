@@ -11,9 +11,10 @@ from ledger.domain.events import Appended, Envelope, JsonObject, RecordedEvent, 
 from ledger.ports import DataKey
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainPart:
-    """A part before it is sealed. ``key`` None only for ``Role.SHREDDED``, which has nothing to seal."""
+    """A part before it is sealed. ``key`` None only for ``Role.SHREDDED``, which has nothing to seal. ``stream`` can be
+    put in last: which part carries the stream's name is known when all are there."""
 
     role: Role
     key_id: bytes

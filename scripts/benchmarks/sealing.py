@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, cast
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from ledger.domain.intake import parse_event
 from ledger.domain.names import split_stream
 from ledger.domain.sequence import place_events
 from ledger.domain.strict_json import parse_json
-from ledger.ports import KeyVault, Reservation
+from ledger.ports import CatalogueMark, Catalogues, EventType, KeyVault, Reservation
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.types import register_type
 from ledger.services.evolution.validation import admit_events
@@ -74,6 +75,24 @@ class _RememberedKeys:
         return self._reservation
 
 
+class _RememberedCatalogue:
+    """The same before a catalogue that does not change meanwhile."""
+
+    def __init__(self, catalogues: Catalogues) -> None:
+        self._catalogues = catalogues
+        self._mark: CatalogueMark | None = None
+
+    def catalogue_mark(self, ledger_id: UUID) -> CatalogueMark:
+        """Where the rules stand."""
+        if self._mark is None:
+            self._mark = self._catalogues.catalogue_mark(ledger_id)
+        return self._mark
+
+    def event_types(self, ledger_id: UUID) -> Sequence[EventType]:
+        """What is registered: asked for once anyway."""
+        return self._catalogues.event_types(ledger_id)
+
+
 class _Stopwatch:
     """CPU time by stage, in seconds."""
 
@@ -116,7 +135,11 @@ def _measured(service: Service, parts: str, schema: JsonObject | None, rounds: i
     ledger_id = new_ledger(service, name).ledger_id
     if schema is not None:
         register_type(service.deps, ledger_id, TypeDraft(EVENT_TYPE, 1, schema=schema), OPERATOR)
-    deps = service.wrapped(vault=lambda vault: cast(KeyVault, _RememberedKeys(vault)))
+    deps = replace(
+        service.deps,
+        vault=cast(KeyVault, _RememberedKeys(service.vault)),
+        catalogues=cast(Catalogues, _RememberedCatalogue(service.deps.catalogues)),
+    )
     lines = _lines(with_actor=parts == TWO_PARTS)
     _pass(deps, ledger_id, lines, _Stopwatch())
     stopwatch = _Stopwatch()
