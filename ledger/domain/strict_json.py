@@ -14,6 +14,7 @@ DEPTH: Final = 64
 SMALLEST_INTEGER: Final = -(2**63)
 LARGEST_INTEGER: Final = 2**64 - 1
 
+_WHITE_SPACE: Final = " \t\n\r"
 _FAULTS: Final = 20
 """So many faults are reported; more help nobody."""
 
@@ -54,7 +55,7 @@ def same_json(one: Any, other: Any) -> bool:
 
 def _parsed(text: bytes, decoder: json.JSONDecoder) -> Any:
     try:
-        return decoder.decode(text.decode("utf-8"))
+        return _decoded(text.decode("utf-8"), decoder)
     except UnicodeDecodeError as error:
         raise MalformedError(f"the body is not UTF-8 (at byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -63,6 +64,14 @@ def _parsed(text: bytes, decoder: json.JSONDecoder) -> Any:
         raise MalformedError("the body is nested too deeply") from None
     except ValueError:
         raise MalformedError("the body holds a number with too many digits") from None
+
+
+def _decoded(text: str, decoder: json.JSONDecoder) -> Any:
+    """What ``decoder.decode`` gives, without its regular expressions for the white space around the value."""
+    value, end = decoder.raw_decode(text, len(text) - len(text.lstrip(_WHITE_SPACE)))
+    if end < len(text) and text[end:].strip(_WHITE_SPACE):
+        raise json.JSONDecodeError("Extra data", text, len(text) - len(text[end:].lstrip(_WHITE_SPACE)))
+    return value
 
 
 def value_faults(value: object, pointer: str) -> list[Fault]:
