@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -26,9 +27,12 @@ _U64: Final = struct.Struct(">Q")
 _I64: Final = struct.Struct(">q")
 _PART_HEADER: Final = struct.Struct(">B32sI")
 _KEY_RECORD: Final = struct.Struct(">I8sIHIHI32s")
+_PLAINTEXT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+@lru_cache(maxsize=1024)
 def _word(text: str) -> bytes:
+    # Remembered: types and categories are few, come again in every event, and are nobody's data.
     encoded = text.encode("ascii")
     return _U16.pack(len(encoded)) + encoded
 
@@ -73,7 +77,7 @@ def encode_leaf(
             _optional_id(envelope.causation_id),
             recorded_by.bytes,
             bytes((len(parts),)),
-            *(bytes((part.role,)) + part.key_id + part_hash(part) for part in parts),
+            *[bytes((part.role,)) + part.key_id + part_hash(part) for part in parts],
         )
     )
 
@@ -124,6 +128,16 @@ def encode_aad(envelope: Envelope, parts: Sequence[tuple[Role, bytes]], number: 
 
     A part that is moved to another event, stream, ledger, role or number, or that loses a neighbour, does not open.
     """
+    return _shared_aad(envelope, parts) + bytes((number,))
+
+
+def encode_aads(envelope: Envelope, parts: Sequence[tuple[Role, bytes]]) -> list[bytes]:
+    """The AADs of all parts of an event: they differ in the number alone."""
+    shared = _shared_aad(envelope, parts)
+    return [shared + bytes((number,)) for number in range(len(parts))]
+
+
+def _shared_aad(envelope: Envelope, parts: Sequence[tuple[Role, bytes]]) -> bytes:
     return b"".join(
         (
             FORMAT_1,
@@ -137,8 +151,7 @@ def encode_aad(envelope: Envelope, parts: Sequence[tuple[Role, bytes]], number: 
             _optional_id(envelope.correlation_id),
             _optional_id(envelope.causation_id),
             bytes((len(parts),)),
-            *(bytes((role,)) + key_id for role, key_id in parts),
-            bytes((number,)),
+            *[bytes((role,)) + key_id for role, key_id in parts],
         )
     )
 
@@ -187,7 +200,7 @@ def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObjec
         members["stream"] = stream
     if data is not None:
         members["data"] = data
-    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    text = _PLAINTEXT.encode(members).encode()
     return text + b" " * (-len(text) % PADDING_BLOCK)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import Envelope, NewEvent, Role, SealedEvent
+from ledger.domain.events import Envelope, NewEvent, NewPart, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
 from ledger.domain.sequence import Expectation
 from ledger.errors import (
@@ -25,7 +25,6 @@ from ledger.services.recording import PlainPart, seal_event
 _SEALED_BYTES: Final = 4 * EVENT_BYTES
 """Whoever takes an event in holds it to ``EVENT_BYTES`` as it was sent. Sealing adds padding and tags, puts names for
 refs and writes 1e15 out: nothing that was within the limit may be refused for that."""
-
 
 _STREAM_OF_ERASED: Final = "is a stream of one who was erased"
 
@@ -109,13 +108,6 @@ class _Keys:
         key = self.reserved.keys.get((ref, purpose))
         return key if key is not None and key.key_id not in self.dead else None
 
-    def demand(self, ref: bytes, purpose: str, fault: Fault) -> DataKey:
-        """The key of a subject and purpose; without it the append is refused."""
-        key = self.living(ref, purpose)
-        if key is not None:
-            return key
-        raise self.refusal(ref, purpose, fault)
-
     def refusal(self, ref: bytes, purpose: str, fault: Fault) -> CallerError | StateError:
         """Why there is no key."""
         match self.reserved.refused.get((ref, purpose)):
@@ -133,27 +125,23 @@ class _Keys:
 
 
 def _seal(ledger_id: UUID, candidate: Candidate, keys: _Keys, recorded_by: UUID) -> SealedEvent:
-    if candidate.stream in keys.reserved.unlinked_streams:
+    reserved = keys.reserved
+    if candidate.stream in reserved.unlinked_streams:
         raise erased([candidate.fault("/stream", _STREAM_OF_ERASED)])
-    entry = keys.reserved.streams.get(candidate.stream)
+    entry = reserved.streams.get(candidate.stream)
     if entry is None:
         raise _ownerless(candidate, keys)
     if candidate.event.stream_ref not in (None, entry.ref):
         # I8: the stream's name was read before its owner was erased, and begins anew by now.
         raise erased([candidate.fault("/stream_ref", _STREAM_OF_ERASED)])
     parts = _parts(candidate, keys)
-    if entry.owner_ref is None:
-        name_key = keys.reserved.ledger_key
-    else:
+    name_key = reserved.ledger_key if entry.owner_ref is None else keys.living(entry.owner_ref, "")
+    if name_key is None:
         # Not even `if_erased: omit` gets past this: the name of the stream is the erased person's data.
-        name_key = keys.demand(entry.owner_ref, "", candidate.fault("/stream", _STREAM_OF_ERASED))
-    carrier = next((number for number, part in enumerate(parts) if part.key_id == name_key.key_id), None)
-    if carrier is None:
-        parts.append(PlainPart(Role.STREAM_NAME, name_key.key_id, name_key, stream=candidate.stream))
-    else:
-        parts[carrier] = replace(parts[carrier], stream=candidate.stream)
+        raise keys.refusal(entry.owner_ref or b"", "", candidate.fault("/stream", _STREAM_OF_ERASED))
+    _put_name(parts, candidate.stream, name_key)
     sealed = seal_event(_envelope(ledger_id, candidate, entry.ref), parts, recorded_by)
-    if sum(len(part.sealed) for part in sealed.parts) > _SEALED_BYTES:
+    if sum([len(part.sealed) for part in sealed.parts]) > _SEALED_BYTES:
         raise TooLargeError("an event is above 1 MiB; nothing was recorded", [candidate.fault("", "is above 1 MiB")])
     return sealed
 
@@ -171,39 +159,59 @@ def _parts(candidate: Candidate, keys: _Keys) -> list[PlainPart]:
     event = candidate.event
     parts = []
     for number, (role, part) in enumerate(event.personal):
-        name = part.subject or ""
-        fault = candidate.fault(_where(role, number - len(event.personal) + len(event.further)), "was erased")
-        if event.omit_erased and name in keys.reserved.unlinked and part.subject_ref is None:
-            continue
-        ref = keys.reserved.subjects.get(name)
-        if ref is None or part.subject_ref not in (None, ref):
-            # I8: the name was read, by its ref, before it was erased, and leads to somebody new by now.
-            raise erased([fault])
-        if event.omit_erased and keys.is_erased(ref, part.purpose):
-            continue
-        key = keys.demand(ref, part.purpose, fault)
-        parts.append(PlainPart(role, key.key_id, key, subject=name, data=part.data))
+        key = _key_of(candidate, keys, number, part)
+        if key is not None:
+            parts.append(PlainPart(role, key.key_id, key, subject=part.subject or "", data=part.data))
     if event.nonpersonal is not None:
         own = keys.reserved.ledger_key
         parts.append(PlainPart(Role.NONPERSONAL, own.key_id, own, data=event.nonpersonal))
     return parts
 
 
+def _key_of(candidate: Candidate, keys: _Keys, number: int, part: NewPart) -> DataKey | None:
+    """The key of a person's part, the ``number``-th of its event; None: it is left out, since its person was erased."""
+    event, name = candidate.event, part.subject or ""
+    if event.omit_erased and name in keys.reserved.unlinked and part.subject_ref is None:
+        return None
+    ref = keys.reserved.subjects.get(name)
+    if ref is None or part.subject_ref not in (None, ref):
+        # I8: the name was read, by its ref, before it was erased, and leads to somebody new by now.
+        raise erased([_person_fault(candidate, number)])
+    key = keys.living(ref, part.purpose)
+    if key is None and not (event.omit_erased and keys.is_erased(ref, part.purpose)):
+        raise keys.refusal(ref, part.purpose, _person_fault(candidate, number))
+    return key
+
+
+def _person_fault(candidate: Candidate, number: int) -> Fault:
+    """That the person of the ``number``-th personal part was erased."""
+    event = candidate.event
+    role, _ = event.personal[number]
+    further = number - len(event.personal) + len(event.further)
+    where = {Role.SUBJECT: "/subject", Role.ACTOR: "/actor"}.get(role, f"/parts/{further}/subject")
+    return candidate.fault(where, "was erased")
+
+
+def _put_name(parts: list[PlainPart], stream: str, name_key: DataKey) -> None:
+    """Put the stream's name into the first part that is under its key anyway, or else into a part of its own."""
+    key_id = name_key.key_id
+    for part in parts:
+        if part.key_id == key_id:
+            part.stream = stream
+            return
+    parts.append(PlainPart(Role.STREAM_NAME, key_id, name_key, stream=stream))
+
+
 def _envelope(ledger_id: UUID, candidate: Candidate, stream_ref: bytes) -> Envelope:
     event = candidate.event
     return Envelope(
-        ledger_id=ledger_id,
-        event_id=candidate.event_id,
-        stream_ref=stream_ref,
-        category=candidate.category,
-        event_type=event.event_type,
-        schema_version=event.schema_version,
-        occurred_at=event.occurred_at,
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
+        ledger_id,
+        candidate.event_id,
+        stream_ref,
+        candidate.category,
+        event.event_type,
+        event.schema_version,
+        event.occurred_at,
+        event.correlation_id,
+        event.causation_id,
     )
-
-
-def _where(role: Role, further: int) -> str:
-    """Where in the request a part of a person stands; ``further`` counts the further parts."""
-    return {Role.SUBJECT: "/subject", Role.ACTOR: "/actor"}.get(role, f"/parts/{further}/subject")
