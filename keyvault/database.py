@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyvault.errors import BusyError, ConnectionLostError, KeyVaultError, VaultUnavailableError
 
@@ -38,6 +40,8 @@ POSTGRESQL_SETTINGS: Final = (
 )
 _BUSY_MILLISECONDS: Final = int(BUSY_TIMEOUT_SECONDS * 1000)
 _WRITE: Final = "keyvault_write"
+_USED_AT: Final = "keyvault_used_at"
+_PING_AFTER_SECONDS: Final = 1.0
 _MIGRATION_LOCK: Final = 0x6B657976_61756C74
 _EPOCH_LOCK: Final = 0x6B657976_65706F63
 _MINT_LOCK: Final = 0x6B657976_6D696E74
@@ -330,7 +334,6 @@ def _postgresql_engine(url: URL) -> Engine:
         url,
         hide_parameters=True,
         isolation_level="READ COMMITTED",
-        pool_pre_ping=True,
         pool_size=10,
         max_overflow=10,
         pool_timeout=10.0,
@@ -345,7 +348,30 @@ def _postgresql_engine(url: URL) -> Engine:
             connection.execute(setting)
         connection.autocommit = autocommit
 
+    @event.listens_for(engine, "checkin")
+    def note_use(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        # Like ``pool_pre_ping``, without a way to the server for a connection that was in use a moment ago. A server
+        # that went away has said so: then there is something to read.
+        used_at = record.info.get(_USED_AT)
+        if used_at is None:
+            return
+        try:
+            if time.monotonic() - used_at > _PING_AFTER_SECONDS or _has_input(connection):
+                engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error:
+            raise exc.DisconnectionError from None
+
     return engine
+
+
+def _has_input(connection: Any) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _advisory_lock(connection: Connection, number: int) -> None:

@@ -301,6 +301,26 @@ def test_a_lost_connection_is_survived_by_reads(postgres: PostgresCluster, tmp_p
         assert len(attempts) == 1
 
 
+@pytest.mark.parametrize(("name", "instead"), [("_PING_AFTER_SECONDS", 60.0), ("_has_input", lambda _: False)])
+def test_a_write_never_begins_on_a_connection_that_is_gone(
+    postgres: PostgresCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: object
+) -> None:
+    """A write is not done again, so its connection is looked at before: by what the server has said, and by asking it
+    when the last use is long ago. Each of the two is enough."""
+    with postgresql_world(postgres, tmp_path) as world:
+        vault = set_up(world)
+        monkeypatch.setattr(database, "_PING_AFTER_SECONDS", 0.0)
+        monkeypatch.setattr(database, name, instead)
+        assert key_of(vault, "patient:A")
+        with postgres.connect() as hand:
+            killed = hand.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
+            ).fetchall()
+        assert killed
+        with database.writing(vault.engine) as connection:
+            assert connection.execute(text("SELECT count(*) FROM subject_keys")).scalar_one() == 1
+
+
 def test_a_server_that_is_away_is_unavailable(tmp_path: Path, postgres: PostgresCluster) -> None:
     """I9: no connection is an error of its own, and shows no password."""
     url = postgres.url("nowhere").replace(f":{postgres.port}/", ":1/")
