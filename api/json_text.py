@@ -1,26 +1,20 @@
-"""JSON as it is sent: UTF-8, no needless spaces, names and data unescaped."""
+"""Answers in JSON."""
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from flask import Response
+
+from api.json_writing import json_bytes, json_line
+
+__all__ = ["JSON", "NDJSON", "json_bytes", "json_line", "json_response"]
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
 
-def json_bytes(value: object) -> bytes:
-    """One JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def json_line(value: object) -> bytes:
-    """One line of NDJSON."""
-    return json_bytes(value) + b"\n"
-
-
 def json_response(value: object, status: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(json_bytes(value), status, mimetype=JSON)
+    """A JSON answer; of bytes, which are JSON already, as they are."""
+    text = value if isinstance(value, bytes) else json_bytes(value)
+    return Response(text, status, mimetype=JSON)

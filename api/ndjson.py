@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final, TypeVar
@@ -12,7 +12,7 @@ from flask import Response
 
 from api.json_text import NDJSON, json_line
 from api.problems import SERVER_ERROR, kind_of, log_failure, problem_of
-from api.rendering import render_appended, render_event, render_proven_event
+from api.rendering import event_json, proven_event_json, render_appended
 from api.turns import Visit
 from ledger.domain.events import OpenedEvent
 from ledger.services.ingest import LineResult
@@ -26,24 +26,24 @@ _CHUNK: Final = 64 * 1024
 T = TypeVar("T")
 
 
-def stream_events(pages: Iterator[Sequence[OpenedEvent]], visit: Visit) -> Response:
+def stream_events(pages: Iterator[Iterable[OpenedEvent]], visit: Visit) -> Response:
     """All events of an export, one a line. The first page is read before the status is sent; the others each take a
     place when it is their time, so that a client that reads slowly has none meanwhile."""
-    return _stream(pages, visit, render_event, b"")
+    return _stream(pages, visit, event_json, b"")
 
 
 def stream_proven(checkpoint: str, pages: Iterator[Sequence[ProvenEvent]], visit: Visit) -> Response:
     """The same with proofs, behind a first line that has the checkpoint."""
-    return _stream(pages, visit, render_proven_event, json_line({"checkpoint": checkpoint}))
+    return _stream(pages, visit, proven_event_json, json_line({"checkpoint": checkpoint}))
 
 
-def _stream(pages: Iterator[Sequence[T]], visit: Visit, render: Callable[[T], dict[str, Any]], head: bytes) -> Response:
+def _stream(pages: Iterator[Iterable[T]], visit: Visit, text_of: Callable[[T], bytes], head: bytes) -> Response:
     first = next(pages, ())
-    return Response(_event_lines(chain([first], pages), visit, render, head), mimetype=NDJSON)
+    return Response(_event_lines(chain([first], pages), visit, text_of, head), mimetype=NDJSON)
 
 
 def _event_lines(
-    pages: Iterator[Sequence[T]], visit: Visit, render: Callable[[T], dict[str, Any]], head: bytes
+    pages: Iterator[Iterable[T]], visit: Visit, text_of: Callable[[T], bytes], head: bytes
 ) -> Iterator[bytes]:
     count = 0
     try:
@@ -52,14 +52,17 @@ def _event_lines(
         while True:
             with visit.working():
                 events = next(pages, None)
-                text = b"".join(json_line(render(event)) for event in events or ())
+                text = bytearray()
+                for event in events or ():
+                    text += text_of(event)
+                    text += b"\n"
+                    count += 1
             if events is None:
                 break
-            count += len(events)
             del events
             # In pieces, since the server holds several of them for a client that reads slowly.
             for start in range(0, len(text), _CHUNK):
-                yield text[start : start + _CHUNK]
+                yield bytes(text[start : start + _CHUNK])
     except Exception as error:  # noqa: BLE001 - the status is sent: what is left is to say that this is not the end
         log_failure(error)
         yield json_line({"end": False, "problem": problem_of(error)})

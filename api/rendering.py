@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from api.json_writing import json_bytes, quick_json_bytes
 from ledger.domain.access import ApiKey
-from ledger.domain.events import Appended, OpenedEvent, OpenedPart, Redaction
+from ledger.domain.events import Appended, JsonObject, OpenedEvent, OpenedPart, Redaction
 from ledger.domain.ids import format_ref
 from ledger.domain.notes import ED25519, VerifierKey
 from ledger.domain.query import Moment
@@ -26,13 +28,15 @@ from ledger.services.unlinking import WHY_LINKED, LinkState
 
 
 def render_event(event: OpenedEvent) -> dict[str, Any]:
-    """One event as it may be read now."""
+    """One event as it may be read now. Ids are left as they are: ``api.json_text`` spells them."""
     recorded = event.recorded
     envelope = recorded.envelope
     subject = event.subject
+    actor = event.actor
+    occurred_at = envelope.occurred_at
     return {
         "position": recorded.position,
-        "id": str(envelope.event_id),
+        "id": envelope.event_id,
         "type": envelope.event_type,
         "schema_version": envelope.schema_version,
         "stream": event.stream,
@@ -40,21 +44,62 @@ def render_event(event: OpenedEvent) -> dict[str, Any]:
         "stream_version": recorded.stream_version,
         "category": envelope.category,
         "recorded_at": format_time(recorded.recorded_at),
-        "occurred_at": _time(envelope.occurred_at),
-        "recorded_by": str(recorded.recorded_by),
-        "correlation_id": _text(envelope.correlation_id),
-        "causation_id": _text(envelope.causation_id),
+        "occurred_at": format_time(occurred_at) if occurred_at is not None else None,
+        "recorded_by": recorded.recorded_by,
+        "correlation_id": envelope.correlation_id,
+        "causation_id": envelope.causation_id,
         "subject": subject.subject if subject is not None else None,
         "subject_ref": _subject_ref(subject.subject_ref) if subject is not None else None,
         "purpose": subject.purpose if subject is not None else None,
         "data": subject.data if subject is not None else None,
-        "actor": _actor(event.actor) if event.actor is not None else None,
-        "parts": [_part(part) for part in event.further],
+        "actor": _actor(actor) if actor is not None else None,
+        "parts": [_part(part) for part in event.further] if event.further else [],
         "nonpersonal": event.nonpersonal,
-        "redactions": [render_redaction(redaction) for redaction in event.redactions],
+        "redactions": [render_redaction(redaction) for redaction in event.redactions] if event.redactions else [],
         "shown_version": event.shown_version,
         "schema_status": event.schema_status,
     }
+
+
+def event_json(event: OpenedEvent) -> bytes:
+    """The JSON text of one event."""
+    return quick_json_bytes(render_event(event), _said_in(event))
+
+
+def proven_event_json(proven: ProvenEvent) -> bytes:
+    """The JSON text of one event with its proof."""
+    return quick_json_bytes(render_proven_event(proven), _said_in(proven.event))
+
+
+def page_json(page: Page) -> bytes:
+    """The JSON text of one page of a query."""
+    return _with_events(render_page(replace(page, events=())), map(event_json, page.events))
+
+
+def proven_page_json(page: ProvenPage) -> bytes:
+    """The JSON text of one page of a query, with proofs."""
+    return _with_events(render_proven_page(replace(page, events=())), map(proven_event_json, page.events))
+
+
+def _with_events(page: dict[str, Any], events: Iterable[bytes]) -> bytes:
+    """A page whose last member, its events, is empty yet; with events."""
+    text = bytearray(json_bytes(page).removesuffix(b"]}"))
+    separator = b""
+    for event in events:
+        text += separator
+        text += event
+        separator = b","
+    return bytes(text + b"]}")
+
+
+def _said_in(event: OpenedEvent) -> list[JsonObject | None]:
+    """What writers have said in an event: all else in it is names, ids and numbers of our own making."""
+    said = [event.nonpersonal] if event.subject is None else [event.nonpersonal, event.subject.data]
+    if event.actor is not None:
+        said.append(event.actor.data)
+    if event.further:
+        said += [part.data for part in event.further]
+    return said
 
 
 def _actor(part: OpenedPart) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from api.json_text import json_bytes
 from api.problems import log_failure, problem_of
-from api.rendering import render_event
+from api.rendering import event_json
 from ledger.domain.events import OpenedEvent
 from ledger.services.following.follow import FollowedPage
 
@@ -51,4 +51,4 @@ def event_stream(pages: Iterator[FollowedPage], clock: Callable[[], float] = tim
 
 def message(event: OpenedEvent) -> bytes:
     """One event. Its JSON has no line breaks, so it is one line of data."""
-    return b"id: %d\ndata: %b\n\n" % (event.recorded.position, json_bytes(render_event(event)))
+    return b"id: %d\ndata: %b\n\n" % (event.recorded.position, event_json(event))

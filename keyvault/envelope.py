@@ -6,12 +6,12 @@ an error. Nothing here can ever change: ``tests/vectors/keyvault.json`` pins eve
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from enum import IntEnum
+from hashlib import sha256
 from typing import Final, NoReturn
 from uuid import UUID
 
@@ -33,8 +33,16 @@ NONCE_SIZE: Final = 12
 TAG_SIZE: Final = 16
 COMMIT_SIZE: Final = 32
 
+_SALT_END: Final = 1 + SALT_SIZE
+_COMMIT_END: Final = _SALT_END + COMMIT_SIZE
+_LEAST_PART_SIZE: Final = _COMMIT_END + TAG_SIZE
+
 ABSENT_KEY_ID: Final = bytes(KEY_ID_SIZE)
 ABSENT_REF: Final = bytes(REF_SIZE)
+
+_HMAC_BLOCK: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 # Safe only because every part has a key of its own (fresh salt): a key that seals once needs no other nonce.
 _ZERO_NONCE: Final = bytes(NONCE_SIZE)
@@ -89,21 +97,38 @@ def disclose_part(dek: bytes, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
 
     There is no other way to that key: of what does not open nothing is given away, whatever salt somebody puts there.
     """
+    return _disclose(_part_keys(dek), sealed, aad)
+
+
+def _part_keys(dek: bytes) -> tuple[bytes, bytes]:
+    """What makes the keys of a DEK's parts out of their salts: the beginnings of both hashes of HMAC (RFC 2104 §2).
+
+    ``hmac`` would begin anew at each part of a page, which takes twice as long.
+    """
     _require_key(dek)
+    block = dek.ljust(_HMAC_BLOCK, b"\x00")
+    return block.translate(_INNER) + b"audit-ledger v1 part", block.translate(_OUTER)
+
+
+def _disclose(part_keys: tuple[bytes, bytes], sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
     _require_part(sealed)
-    key = part_key(dek, sealed[1 : 1 + SALT_SIZE])
-    return open_disclosed(key, sealed, aad), key
+    inner, outer = part_keys
+    key = sha256(outer + sha256(inner + sealed[1:_SALT_END]).digest()).digest()
+    return _open(key, sealed, aad), key
 
 
 def open_disclosed(key: bytes, sealed: bytes, aad: bytes) -> bytes:
     """Open a part with its single-use key alone: needs no vault. Raises as :func:`open_part` does."""
     _require_key(key)
     _require_part(sealed)
-    commit = sealed[1 + SALT_SIZE : 1 + SALT_SIZE + COMMIT_SIZE]
+    return _open(key, sealed, aad)
+
+
+def _open(key: bytes, sealed: bytes, aad: bytes) -> bytes:
     # GCM alone does not commit to its key: without this, one ciphertext could be opened to two texts.
-    if not hmac.compare_digest(commit, _commit(key)):
+    if not hmac.compare_digest(sealed[_SALT_END:_COMMIT_END], _commit(key)):
         raise NotAuthenticError("the sealed part was not made under this key")
-    return _decrypt(key, _ZERO_NONCE, sealed[1 + SALT_SIZE + COMMIT_SIZE :], aad, "sealed part")
+    return _decrypt(key, _ZERO_NONCE, sealed[_COMMIT_END:], aad, "sealed part")
 
 
 def wrap_aad(
@@ -239,6 +264,7 @@ class DataKey:
 
     _dek: bytes = field(repr=False)
     key_id: bytes
+    _part_keys: tuple[bytes, bytes] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(cls, dek: bytes) -> DataKey:
@@ -251,11 +277,16 @@ class DataKey:
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """See :func:`open_part`."""
-        return open_part(self._dek, sealed, aad)
+        return self.disclose(sealed, aad)[0]
 
     def disclose(self, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
         """See :func:`disclose_part`."""
-        return disclose_part(self._dek, sealed, aad)
+        part_keys = self._part_keys
+        if part_keys is None:
+            # A page has many parts of one key.
+            part_keys = _part_keys(self._dek)
+            object.__setattr__(self, "_part_keys", part_keys)
+        return _disclose(part_keys, sealed, aad)
 
     @override
     def __reduce__(self) -> NoReturn:
@@ -370,7 +401,7 @@ def _expand(key: bytes, label: bytes) -> bytes:
 
 
 def _commit(key: bytes) -> bytes:
-    return hashlib.sha256(b"audit-ledger v1 commit" + key).digest()
+    return sha256(b"audit-ledger v1 commit" + key).digest()
 
 
 def _decrypt(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes, what: str) -> bytes:
@@ -386,7 +417,8 @@ def _require_key(key: bytes) -> None:
 
 
 def _require_part(sealed: bytes) -> None:
-    _require_format(sealed, 1 + SALT_SIZE + COMMIT_SIZE + TAG_SIZE, "sealed part")
+    if sealed[:1] != FORMAT or len(sealed) < _LEAST_PART_SIZE:
+        _require_format(sealed, _LEAST_PART_SIZE, "sealed part")
 
 
 def _require_format(blob: bytes, least: int, what: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Exists, and_, bindparam, case, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Exists, Select, and_, bindparam, case, delete, exists, select
 
 from keyvault.database import insert_missing
 from keyvault.envelope import WrapKind
@@ -174,31 +175,41 @@ def insert_keys(connection: Connection, rows: Sequence[KeyRow], now: int) -> Non
 def keys_in_context(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> Sequence[KeyInContext]:
     """The living keys among these. One statement, so that key, state and open erasure are of one moment."""
     found = []
-    is_open = and_(same_subject(erasures, subject_keys), erasures.c.state != "done")
-    # From the order on its KEK may be gone, and what is still under it was given up.
-    epoch_state = case((epochs.c.destroyed_at.is_not(None), "destroyed"), else_=epochs.c.state)
+    statement = _keys_in_context()
     for chunk in chunks(key_ids):
-        statement = (
-            select(
-                subject_keys,
-                subjects.c.state.label("subject_state"),
-                subjects.c.changed_at,
-                epoch_state.label("epoch_state"),
-                erasures.c.erasure_id,
-                erasures.c.key_ids.label("erasure_keys"),
-                erasures.c.next_state,
-            )
-            .join(subjects, same_subject(subjects, subject_keys), isouter=True)
-            .join(epochs, epochs.c.epoch == subject_keys.c.epoch, isouter=True)
-            .join(erasures, is_open, isouter=True)
-            .where(subject_keys.c.ledger_id == ledger_id, subject_keys.c.key_id.in_(chunk), NOT_FENCED)
-        )
-        for row in connection.execute(statement):
+        for row in connection.execute(statement, {"ledger": ledger_id, "keys": chunk}):
             context = (row.subject_state, row.changed_at, row.epoch_state)
             found.append(
                 KeyInContext(key_row(row, row.ledger_id), *context, row.erasure_id, row.erasure_keys, row.next_state)
             )
     return found
+
+
+@cache
+def _keys_in_context() -> Select[Any]:
+    # Put together once: that takes as long as a dozen keys, and every page of events asks.
+    is_open = and_(same_subject(erasures, subject_keys), erasures.c.state != "done")
+    # From the order on its KEK may be gone, and what is still under it was given up.
+    epoch_state = case((epochs.c.destroyed_at.is_not(None), "destroyed"), else_=epochs.c.state)
+    return (
+        select(
+            subject_keys,
+            subjects.c.state.label("subject_state"),
+            subjects.c.changed_at,
+            epoch_state.label("epoch_state"),
+            erasures.c.erasure_id,
+            erasures.c.key_ids.label("erasure_keys"),
+            erasures.c.next_state,
+        )
+        .join(subjects, same_subject(subjects, subject_keys), isouter=True)
+        .join(epochs, epochs.c.epoch == subject_keys.c.epoch, isouter=True)
+        .join(erasures, is_open, isouter=True)
+        .where(
+            subject_keys.c.ledger_id == bindparam("ledger"),
+            subject_keys.c.key_id.in_(bindparam("keys", expanding=True)),
+            NOT_FENCED,
+        )
+    )
 
 
 def stored_among(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> frozenset[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from api.commands.parameters import NAMES_NOTE, moment, name_or_ref, stream_ref, subject_ref, time, who_options
 from api.commands.session import opened, the_ledger
+from api.json_writing import json_bytes
 from api.rendering import render_event, render_proven_event
 from ledger.domain.query import EventQuery
 from ledger.services.proving.answers import ProofKind, ProvenEvent, export_proven
@@ -78,7 +78,7 @@ def _print_proven(note: str, events: Iterator[ProvenEvent]) -> None:
 
 
 def _print_line(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    click.echo(json_bytes(value))
 
 
 def _question(asked: dict[str, Any]) -> EventQuery:

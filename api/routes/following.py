@@ -15,7 +15,7 @@ from api.auth import allowed, current_key
 from api.context import STOPPING, current_visit, open_service
 from api.json_text import JSON, json_response
 from api.problems import SlowDownError
-from api.rendering import render_page
+from api.rendering import page_json
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers, requests
 from api.sse import EVENT_STREAM, event_stream
@@ -60,7 +60,7 @@ def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
         page = query_events(
             deps, ledger.ledger_id, again, cursor=cursor, limit=parameters["limit"], as_recorded=as_recorded
         )
-        return json_response(render_page(page))
+        return json_response(page_json(page))
     asked = feed_of(parameters)
     check_after(deps, ledger.ledger_id, asked.after_position)
 
@@ -70,7 +70,7 @@ def follow(parameters: dict[str, Any], ledger: LedgerInfo) -> Response:
     page = ask(asked)
     if parameters["wait"] and asked.as_of is None and not page.events:
         page = _awaited(deps, ledger, ask, asked, page, parameters["wait"])
-    return json_response(render_page(page))
+    return json_response(page_json(page))
 
 
 def _awaited(

@@ -11,14 +11,14 @@ from api.auth import allowed
 from api.context import current_visit, open_service
 from api.json_text import JSON, NDJSON, json_response
 from api.ndjson import stream_events, stream_proven
-from api.rendering import render_event, render_page, render_proven_event, render_proven_page, render_stream
+from api.rendering import event_json, page_json, proven_page_json, render_proven_event, render_stream
 from api.routes.blueprint import LEDGER_PROBLEMS, Endpoints
 from api.schemas import answers, requests
 from ledger.domain.access import AccessRole, LedgerInfo
 from ledger.domain.ids import parse_uuid
 from ledger.errors import Fault, InvalidError, NotFoundError
 from ledger.services.proving.answers import export_proven, query_proven, show_proven
-from ledger.services.read import export_events, find_stream, get_event, query_events
+from ledger.services.read import export_each, find_stream, get_event, query_events
 
 blueprint = Endpoints("Reading", __name__, description="What was recorded, as of any moment, less what is erased.")
 
@@ -54,12 +54,12 @@ def query(body: dict[str, Any], ledger: LedgerInfo) -> Response:
         if proof is not None:
             note, proven = export_proven(deps, ledger.ledger_id, query_of(body), proof, as_recorded=as_recorded)
             return stream_proven(note, proven, visit)
-        return stream_events(export_events(deps, ledger.ledger_id, query_of(body), as_recorded=as_recorded), visit)
+        return stream_events(export_each(deps, ledger.ledger_id, query_of(body), as_recorded=as_recorded), visit)
     asked = query_of(body) if cursor is None or asks_something(body) else None
     paging = {"cursor": cursor, "limit": body["limit"], "as_recorded": as_recorded}
     if proof is not None:
-        return json_response(render_proven_page(query_proven(deps, ledger.ledger_id, asked, proof, **paging)))
-    return json_response(render_page(query_events(deps, ledger.ledger_id, asked, **paging)))
+        return json_response(proven_page_json(query_proven(deps, ledger.ledger_id, asked, proof, **paging)))
+    return json_response(page_json(query_events(deps, ledger.ledger_id, asked, **paging)))
 
 
 @blueprint.route("/v1/ledgers/<ledger>/events/<id>")
@@ -74,7 +74,7 @@ def show(parameters: dict[str, Any], ledger: LedgerInfo, id: str) -> Response:
         raise NotFoundError("there is no event of this id in this ledger")
     deps, proof, as_recorded = open_service().deps, parameters["proof"], parameters["as_recorded"]
     if proof is None:
-        return json_response(render_event(get_event(deps, ledger.ledger_id, event_id, as_recorded=as_recorded)))
+        return json_response(event_json(get_event(deps, ledger.ledger_id, event_id, as_recorded=as_recorded)))
     note, proven = show_proven(deps, ledger.ledger_id, event_id, proof, as_recorded=as_recorded)
     return json_response({**render_proven_event(proven), "checkpoint": note})
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
 _FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _RFC3339: Final = re.compile(
@@ -34,5 +36,12 @@ def parse_time(text: object) -> int | None:
 def format_time(microseconds: int) -> str:
     """Show a time in UTC with microseconds; one outside of the years 1 to 9999, which only a row altered by hand can
     hold, as the nearest inside: such a row must not keep others from being shown."""
-    moment = _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST), _LAST))
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    minute, rest = divmod(min(max(microseconds, _FIRST), _LAST), _MICROSECONDS_OF_A_MINUTE)
+    return f"{_format_minute(minute)}{rest // 1_000_000:02}.{rest % 1_000_000:06}Z"
+
+
+@lru_cache(maxsize=1024)
+def _format_minute(minute: int) -> str:
+    """Up to the colon before the seconds. Events that are read together were mostly recorded together."""
+    moment = _EPOCH + timedelta(minutes=minute)
+    return moment.replace(tzinfo=None).isoformat(timespec="minutes") + ":"

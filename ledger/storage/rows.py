@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,44 +19,53 @@ _NO_TIME: Final = -(2**63)
 """A time that no event has."""
 
 
-def event_from(row: Row[Any]) -> RecordedEvent:
-    """An event of a row of ``events``.
+def event_from(row: Iterable[Any]) -> RecordedEvent:
+    """An event of a whole row of ``events``, its columns in the table's order.
 
     Never raises: SQLite lets a hand put a value of any type into any column, and one such row must not hide the others
     from readers and from verify. What no event can have becomes something that cannot match the leaf.
     """
+    (
+        ledger_id,
+        position,
+        event_id,
+        stream_ref,
+        stream_version,
+        category,
+        event_type,
+        schema_version,
+        recorded_at,
+        occurred_at,
+        correlation_id,
+        causation_id,
+        recorded_by,
+        sealed,
+        leaf_hash,
+    ) = row
     return RecordedEvent(
-        envelope=Envelope(
-            ledger_id=row.ledger_id,
-            event_id=row.event_id,
-            stream_ref=_bytes(row.stream_ref),
-            category=_text(row.category),
-            event_type=_text(row.event_type),
-            schema_version=_integer(row.schema_version),
+        Envelope(
+            ledger_id,
+            event_id,
+            stream_ref if isinstance(stream_ref, bytes) else b"",
+            category if isinstance(category, str) else "",
+            event_type if isinstance(event_type, str) else "",
+            schema_version if isinstance(schema_version, int) else 0,
             # Not 0, which an event can have: in its place text would pass for it.
-            occurred_at=None if row.occurred_at is None else _integer(row.occurred_at, otherwise=_NO_TIME),
-            correlation_id=row.correlation_id,
-            causation_id=row.causation_id,
+            occurred_at if occurred_at is None or isinstance(occurred_at, int) else _NO_TIME,
+            correlation_id,
+            causation_id,
         ),
-        parts=_parts(_bytes(row.sealed)),
-        recorded_by=row.recorded_by,
-        position=_integer(row.position),
-        stream_version=_integer(row.stream_version),
-        recorded_at=_integer(row.recorded_at),
-        leaf_hash=_bytes(row.leaf_hash),
+        _parts(sealed) if isinstance(sealed, bytes) else (),
+        recorded_by,
+        position if isinstance(position, int) else 0,
+        stream_version if isinstance(stream_version, int) else 0,
+        recorded_at if isinstance(recorded_at, int) else 0,
+        leaf_hash if isinstance(leaf_hash, bytes) else b"",
     )
 
 
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _integer(value: object, *, otherwise: int = 0) -> int:
-    return value if isinstance(value, int) else otherwise
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _parts(sealed: bytes) -> tuple[SealedPart, ...]:

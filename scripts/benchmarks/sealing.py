@@ -22,11 +22,13 @@ from ledger.domain.names import split_stream
 from ledger.domain.sequence import place_events
 from ledger.domain.strict_json import parse_json
 from ledger.ports import CatalogueMark, Catalogues, EventType, KeyVault, Reservation
+from ledger.services.appending.attempt import Attempt
+from ledger.services.appending.reserving import reserve_all
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.types import register_type
 from ledger.services.evolution.validation import admit_events
 from ledger.services.ingest import BATCH_LINES
-from ledger.services.preparation import Candidate, prepare
+from ledger.services.preparation import Candidate, seal_batch
 from scripts.benchmarks.frame import AtMost, Report
 from tests.support.service import Service, new_ledger
 
@@ -155,13 +157,15 @@ def _pass(deps: Dependencies, ledger_id: UUID, lines: Sequence[bytes], stopwatch
     with stopwatch.stage("event"):
         events = [parse_event(one) for one in found]
     with stopwatch.stage("catalogue"):
-        admitted = admit_events(deps, ledger_id, events)
+        admitted = admit_events(deps, ledger_id, deps.catalogues.catalogue_mark(ledger_id), events)
     with stopwatch.stage("candidate"):
         candidates = [_candidate(index, event) for index, event in enumerate(admitted)]
     with stopwatch.stage("parts and sealing"):
-        prepared = prepare(deps, ledger_id, candidates, OPERATOR)
+        attempt = Attempt(deps, events, [], OPERATOR, admit_events, None, frozenset(), candidates)
+        reservation = reserve_all(deps, ledger_id, [attempt])
+        sealed = seal_batch(ledger_id, candidates, OPERATOR, reservation, frozenset())
     with stopwatch.stage("place and leaf"):
-        place_events(prepared.events, Head(0, (), 0), {}, deps.clock())
+        place_events(sealed, Head(0, (), 0), {}, deps.clock())
 
 
 def _candidate(index: int, event: NewEvent) -> Candidate:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.encoding import encode_aad, encode_leaf
-from ledger.domain.events import Envelope, Role, SealedPart
+from ledger.domain.encoding import encode_aad, encode_leaf, leaf_and_shared_aad, leaf_of
+from ledger.domain.events import Envelope, RecordedEvent, Role, SealedPart
 from ledger.domain.leaves import Leaf, LeafPart, parse_leaf
 from ledger.errors import UnknownFormatError
 
@@ -170,3 +170,16 @@ def test_what_no_event_can_have_is_refused(index: int, byte: int) -> None:
     altered[index] = byte
     with pytest.raises(UnknownFormatError):
         parse_leaf(bytes(altered))
+
+
+@given(ENVELOPES, st.lists(SEALED, max_size=4), PLACES)
+def test_leaf_and_aad_in_one_go_are_what_they_are_alone(
+    envelope: Envelope, parts: list[SealedPart], place: dict[str, Any]
+) -> None:
+    """Byte for byte, for every part."""
+    event = RecordedEvent(envelope, tuple(parts), leaf_hash=b"", **place)
+    leaf, shared_aad = leaf_and_shared_aad(event)
+    assert leaf == leaf_of(event) == encode_leaf(envelope, parts, **place)
+    roles = [(part.role, part.key_id) for part in parts]
+    for number in range(len(parts)):
+        assert shared_aad + bytes((number,)) == encode_aad(envelope, roles, number)
