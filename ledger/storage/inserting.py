@@ -70,12 +70,13 @@ def _insert(connection: Connection, table: sa.Table, values: Sequence[Sequence[A
             for row in values:
                 copy.write_row(row)
     elif values:
-        ids = [isinstance(column.type, Id) for column in table.c]
-        native = [
-            tuple(value.bytes if is_id and value is not None else value for value, is_id in zip(row, ids, strict=True))
-            for row in values
-        ]
-        connection.exec_driver_sql(_insert_into(table), native)
+        ids = [number for number, column in enumerate(table.c) if isinstance(column.type, Id)]
+        native = [list(row) for row in values]
+        for row in native:
+            for number in ids:
+                if row[number] is not None:
+                    row[number] = row[number].bytes
+        connection.exec_driver_sql(_insert_into(table), [tuple(row) for row in native])
 
 
 @cache

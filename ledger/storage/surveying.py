@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from ledger.ports.store import LogSurvey
-from ledger.storage import statements
+from ledger.storage.statements import in_chunks
 
 # One way to the server in the place of five, while others wait for the head. The versions take one step down the index
 # for each stream: a GROUP BY would read all the versions that a stream ever had.
@@ -45,14 +46,15 @@ def survey(
 ) -> LogSurvey:
     """See ``ledger.ports.HeadLock.survey``."""
     if connection.dialect.name != "postgresql":
-        # A file: there is no way to spare.
-        versions = statements.select_versions(connection, ledger_id, stream_refs)
+        among = partial(_among, connection, ledger_id.bytes)
         return LogSurvey(
-            recorded=statements.select_ids(connection, ledger_id, event_ids),
-            dead=statements.select_dead(connection, ledger_id, key_ids),
-            closed=statements.select_closed(connection, ledger_id, stream_refs),
-            abandoned=statements.select_abandoned(connection, ledger_id, stream_refs),
-            versions=versions,
+            recorded=frozenset(
+                UUID(bytes=found) for found in among("events", "event_id", [event_id.bytes for event_id in event_ids])
+            ),
+            dead=among("shredded_keys", "key_id", key_ids),
+            closed=among("closed_streams", "stream_ref", stream_refs),
+            abandoned=among("abandoned_streams", "stream_ref", stream_refs),
+            versions=_versions(connection, ledger_id.bytes, stream_refs),
         )
     values = {"ledger": ledger_id, "ids": list(event_ids), "keys": list(key_ids), "refs": list(stream_refs)}
     found: dict[str, dict[bytes, Any]] = {what: {} for what in ("recorded", "dead", "closed", "abandoned", "version")}
@@ -65,3 +67,30 @@ def survey(
         abandoned=frozenset(found["abandoned"]),
         versions=found["version"],
     )
+
+
+# SQLite has no arrays. The text of a statement is put together here, since to have it made costs more than to run it.
+
+
+def _among(
+    connection: Connection, ledger_id: bytes, table: str, column: str, values: Collection[bytes]
+) -> frozenset[bytes]:
+    found: set[bytes] = set()
+    for chunk in in_chunks(values):
+        places = ",".join("?" * len(chunk))
+        statement = f"SELECT {column} FROM {table} WHERE ledger_id = ? AND {column} IN ({places})"  # noqa: S608 - no value
+        found.update(row[0] for row in connection.exec_driver_sql(statement, (ledger_id, *chunk)))
+    return frozenset(found)
+
+
+def _versions(connection: Connection, ledger_id: bytes, stream_refs: Collection[bytes]) -> dict[bytes, int]:
+    versions: dict[bytes, int] = {}
+    for chunk in in_chunks(stream_refs):
+        statement = (
+            f"WITH wanted (ref) AS (VALUES {','.join(['(?)'] * len(chunk))}) "  # noqa: S608 - no value
+            "SELECT ref, (SELECT stream_version FROM events WHERE ledger_id = ? AND stream_ref = ref "
+            "ORDER BY stream_version DESC LIMIT 1) FROM wanted"
+        )
+        rows = connection.exec_driver_sql(statement, (*chunk, ledger_id))
+        versions.update((ref, version) for ref, version in rows if version is not None)
+    return versions
