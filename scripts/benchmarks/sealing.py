@@ -161,7 +161,8 @@ def _pass(deps: Dependencies, ledger_id: UUID, lines: Sequence[bytes], stopwatch
     with stopwatch.stage("candidate"):
         candidates = [_candidate(index, event) for index, event in enumerate(admitted)]
     with stopwatch.stage("parts and sealing"):
-        attempt = Attempt(deps, events, [], OPERATOR, admit_events, None, frozenset(), candidates)
+        attempt = Attempt(deps, events, [], OPERATOR, admit_events, None, frozenset())
+        attempt.become(candidates)
         reservation = reserve_all(deps, ledger_id, [attempt])
         sealed = seal_batch(ledger_id, candidates, OPERATOR, reservation, frozenset())
     with stopwatch.stage("place and leaf"):

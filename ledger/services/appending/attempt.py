@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from ledger.domain.events import NewEvent, RecordedEvent, SealedEvent
@@ -25,7 +25,8 @@ class Attempt:
     """It stays ``open`` until it is known what has become of it: what was ``recorded``, or the ``error`` that stands in
     its way. All or nothing, whoever it shares a transaction with.
 
-    ``dead``: keys not to be used, whatever the vault says.
+    ``dead``: keys not to be used, whatever the vault says. ``claims``: stream → the subject of the first event that was
+    sent for it, which owns the stream if it is its first at all.
     """
 
     deps: Dependencies
@@ -36,9 +37,18 @@ class Attempt:
     inspect: Inspection | None
     dead: frozenset[bytes]
     candidates: Sequence[Candidate] = ()
+    claims: Mapping[str, str | None] = field(default_factory=dict)
     sealed: Sequence[SealedEvent] = ()
     recorded: Sequence[RecordedEvent] | None = None
     error: Exception | None = None
+
+    def become(self, candidates: Sequence[Candidate]) -> None:
+        """What was sent turned out to be this."""
+        claims: dict[str, str | None] = {}
+        for candidate in candidates:
+            subject = candidate.event.subject
+            claims.setdefault(candidate.stream, subject.subject if subject is not None else None)
+        self.candidates, self.claims = candidates, claims
 
     @property
     def open(self) -> bool:

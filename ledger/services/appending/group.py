@@ -110,7 +110,7 @@ def prepare_all(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt]
     mark = deps.catalogues.catalogue_mark(ledger_id)
     for attempt in attempts:
         with failing_alone(attempt):
-            attempt.candidates = _candidates(deps, ledger_id, attempt, mark)
+            attempt.become(_candidates(deps, ledger_id, attempt, mark))
     left = still_open(attempts)
     if not left:
         return []

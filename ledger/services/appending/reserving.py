@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from ledger.domain.sequence import check_versions
@@ -11,9 +11,6 @@ from ledger.services.appending.attempt import Attempt, failing_alone, still_open
 from ledger.services.dependencies import Dependencies
 from ledger.services.marking import require_fitting_vault
 from ledger.services.preparation import OvertakenError, expectations
-
-_Claims = Mapping[str, str | None]
-"""Stream → the subject of the first event that was sent for it, which owns the stream if it is its first at all."""
 
 
 def reserve_all(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt]) -> Reservation:
@@ -32,20 +29,12 @@ def _ask(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt], *, mi
     owners: dict[str, str | None] = {}
     keys: set[tuple[str, str]] = set()
     for attempt in attempts:
-        for stream, owner in _claims(attempt).items():
+        for stream, owner in attempt.claims.items():
             owners.setdefault(stream, owner)
         for candidate in attempt.candidates:
             parts = candidate.event.personal
             keys.update((part.subject, part.purpose) for _, part in parts if part.subject is not None)
     return deps.vault.reserve(ledger_id, owners, keys, mint=mint)
-
-
-def _claims(attempt: Attempt) -> _Claims:
-    claims: dict[str, str | None] = {}
-    for candidate in attempt.candidates:
-        subject = candidate.event.subject
-        claims.setdefault(candidate.stream, subject.subject if subject is not None else None)
-    return claims
 
 
 def _refuse_the_hopeless(
@@ -68,7 +57,7 @@ def _let_owners_go_first(attempts: Sequence[Attempt], reservation: Reservation) 
     """Of attempts that would begin one stream for different owners, one gets to; the others come again when it has."""
     beginning: dict[str, str | None] = {}
     for attempt in still_open(attempts):
-        claims = {name: owner for name, owner in _claims(attempt).items() if name not in reservation.streams}
+        claims = {name: owner for name, owner in attempt.claims.items() if name not in reservation.streams}
         if any(beginning.get(name, owner) != owner for name, owner in claims.items()):
             attempt.error = OvertakenError()
         else:
@@ -86,7 +75,7 @@ def _give_up_strays(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Atte
     fits: set[str] = set()
     strays: set[str] = set()
     for attempt in attempts:
-        for name, owner in _claims(attempt).items():
+        for name, owner in attempt.claims.items():
             if name in reservation.streams:
                 (fits if _is_owner(reservation, name, owner) else strays).add(name)
     refs = {name: reservation.streams[name].ref for name in strays}
@@ -96,7 +85,7 @@ def _give_up_strays(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Atte
         # Of the others, somebody who is here with its owner is about to begin it.
         _abandon(deps, ledger_id, name, never_begun[name])
     for attempt in attempts if never_begun else ():
-        claims = _claims(attempt).items()
+        claims = attempt.claims.items()
         if any(name in never_begun and not _is_owner(reservation, name, owner) for name, owner in claims):
             attempt.error = OvertakenError()
 
