@@ -21,7 +21,10 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Engine, event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from ledger.errors import IntegrityError, StoreUnavailableError
 
@@ -109,6 +112,25 @@ def look(engine: Engine, work: Callable[[Connection], T]) -> T:
     except _ConnectionLostError:
         with _own_errors(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             return work(connection)
+
+
+class unindexed(FunctionElement[Any]):  # noqa: N801 - reads as a function of SQL
+    """A column or expression that SQLite is not to take an index for: it has no statistics, and takes any range of
+    positions or times for a small one. PostgreSQL knows better, and gets it as it is."""
+
+    inherit_cache = True
+    name = "unindexed"
+
+
+@compiles(unindexed)
+def _as_it_is(element: unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(unindexed, "sqlite")
+def _with_a_plus(element: unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    # https://www.sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_
+    return f"+({compiler.process(element.clauses, **options)})"
 
 
 def one_of(connection: Connection, column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:

@@ -8,14 +8,22 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from ledger.domain.query import EventFilter, KeyCondition, Place
+from ledger.storage.database import unindexed
 from ledger.storage.tables import event_keys, events
 
 REF_BYTES: Final = 16
 
+_FEW_POSITIONS: Final = 10_000
+"""So few that it does no harm to look at each: who follows a stream asks for no more at a time."""
+
 
 def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limit: int) -> sa.Select[Any]:
     """The next events that match, in the filter's order, from the one behind ``after``."""
-    ordered = [events.c.position] if which.order_by == "recorded" else [occurred_at(), events.c.position]
+    ordered: list[sa.ColumnElement[int]] = (
+        [events.c.position] if which.order_by == "recorded" else [occurred_at(), events.c.position]
+    )
+    if _is_narrow(which):
+        ordered = [unindexed(column) for column in ordered]
     statement = (
         sa.select(events)
         .select_from(_source(ledger_id, which, after))
@@ -31,13 +39,30 @@ def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limi
     return statement.where(here > there if which.order == "asc" else here < there)
 
 
+def _position(which: EventFilter) -> sa.ColumnElement[int]:
+    """The position, as it bounds what a statement looks at: not by an index where another one leaves less."""
+    filtered = which.keys or which.category or which.types or which.recorded_by
+    by_occurrence = which.order_by == "occurred" and not filtered and not _is_short(which)
+    return unindexed(events.c.position) if by_occurrence or _is_narrow(which) else events.c.position
+
+
+def _is_narrow(which: EventFilter) -> bool:
+    """Whether an index leaves so little that what is left is best put in order then, and not found in order."""
+    filtered = which.stream_ref is not None or which.correlation_id is not None
+    return filtered and not which.keys and not _is_short(which)
+
+
+def _is_short(which: EventFilter) -> bool:
+    return which.last_position - which.first_position < _FEW_POSITIONS
+
+
 def occurred_at() -> sa.ColumnElement[int]:
     """An event without occurred-at occurred when it was recorded. Written as in the index."""
     return sa.func.coalesce(events.c.occurred_at, events.c.recorded_at)
 
 
 def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = [events.c.position.between(which.first_position, which.last_position)]
+    conditions: list[sa.ColumnElement[bool]] = [_position(which).between(which.first_position, which.last_position)]
     for column, value in (
         (events.c.stream_ref, which.stream_ref),
         (events.c.category, which.category),
@@ -81,12 +106,17 @@ def _source(ledger_id: UUID, which: EventFilter, after: Place | None) -> sa.From
         first, last = (max(first, after.position + 1), last) if which.order == "asc" else (first, after.position - 1)
     source: sa.FromClause = events
     for number, condition in enumerate(which.keys):
-        matching = _positions(ledger_id, condition, first, last).subquery(f"matching_{number}")
+        positions = positions_under(ledger_id, condition, first, last)
+        if which.order_by == "recorded" and which.order == "desc":
+            # Else PostgreSQL sorts all that a key ever sealed, and goes through the ledger from its end beside it.
+            positions = positions.order_by(event_keys.c.position.desc())
+        matching = positions.subquery(f"matching_{number}")
         source = source.join(matching, matching.c.position == events.c.position)
     return source
 
 
-def _positions(ledger_id: UUID, condition: KeyCondition, first: int, last: int) -> sa.Select[Any]:
+def positions_under(ledger_id: UUID, condition: KeyCondition, first: int, last: int) -> sa.Select[Any]:
+    """The positions, from the first to the last, of the events that a condition holds for."""
     return (
         sa.select(event_keys.c.position)
         .where(

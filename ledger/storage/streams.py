@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
 from ledger.domain.events import RecordedEvent, Role
+from ledger.domain.query import KeyCondition
 from ledger.ports import Between, Occurrence, StreamPlace, StreamRange
 from ledger.storage import rows
-from ledger.storage.database import one_of, read
-from ledger.storage.selection import occurred_at
+from ledger.storage.database import one_of, read, unindexed
+from ledger.storage.selection import occurred_at, positions_under
 from ledger.storage.statements import in_chunks
 from ledger.storage.tables import event_keys, events
 
@@ -42,7 +43,10 @@ class SqlStreams:
         """Which events of these streams had occurred by then, in the order in which they occurred."""
         occurred = occurred_at().label("occurred_at")
         statement = sa.select(events.c.stream_ref, occurred, events.c.position).where(
-            events.c.ledger_id == ledger_id, events.c.position <= position, occurred <= occurred_by
+            events.c.ledger_id == ledger_id,
+            # Else SQLite goes through all that had occurred by then in the ledger.
+            unindexed(events.c.position) <= position,
+            unindexed(occurred_at()) <= occurred_by,
         )
 
         def select(connection: Connection) -> list[Occurrence]:
@@ -72,16 +76,13 @@ class SqlStreams:
         self, ledger_id: UUID, key_ids: Collection[bytes], position: int, after: bytes | None, limit: int
     ) -> Sequence[bytes]:
         """Streams with an event whose main subject's part is under one of these keys."""
-        columns = event_keys.c
+        condition = KeyCondition((Role.SUBJECT,), tuple(key_ids))
+        # A set of its own: else PostgreSQL goes through the whole ledger, and looks for the key at each event.
+        matching = positions_under(ledger_id, condition, 0, position).subquery("matching")
         statement = (
             sa.select(events.c.stream_ref)
-            .select_from(_events_of_keys())
-            .where(
-                columns.ledger_id == ledger_id,
-                columns.key_id.in_(key_ids),
-                columns.role == int(Role.SUBJECT),
-                columns.position <= position,
-            )
+            .join(matching, matching.c.position == events.c.position)
+            .where(events.c.ledger_id == ledger_id)
             .distinct()
         )
         return self._page_of_refs(statement, events.c.stream_ref, after, limit)
