@@ -43,7 +43,7 @@ def standing_of(connection: Connection, ledger_id: UUID, refs: Collection[bytes]
         if ref is None:
             kind = WrapKind(number)
             secrets[kind] = SecretRow(ledger_id, kind, key_id, wrapped, epoch)
-            mark = VaultMark(mints or 0, lines or 0, size or 0)
+            mark = mark if mints is None else VaultMark(mints, lines or 0, size)
             continue
         states[ref] = state
         if key_id is not None:
