@@ -9,8 +9,8 @@ from uuid import UUID
 
 from ledger.domain.events import NewEvent, RecordedEvent, SealedEvent
 from ledger.ports import CatalogueMark, Mark
+from ledger.services.appending.preparation import Candidate
 from ledger.services.dependencies import Dependencies
-from ledger.services.preparation import Candidate
 
 Admission = Callable[[Dependencies, UUID, CatalogueMark, Sequence[NewEvent]], Sequence[NewEvent]]
 """Looks at new events that are not recorded yet, before anything is minted for them: gives them back, perhaps marked,

@@ -23,11 +23,11 @@ from ledger.errors import Fault, InvalidError, StoreUnavailableError
 from ledger.ports import CatalogueMark
 from ledger.services.appending.attempt import Attempt, Prepared, failing_alone, still_open
 from ledger.services.appending.gathering import Gathering
+from ledger.services.appending.preparation import Candidate, seal_batch
 from ledger.services.appending.reserving import reserve_all
 from ledger.services.appending.writing import write_all
 from ledger.services.dependencies import Dependencies
 from ledger.services.naming import with_names
-from ledger.services.preparation import Candidate, seal_batch
 
 SMALL: Final = 32
 """Events of an append that is prepared together with others, at most."""

@@ -8,9 +8,9 @@ from uuid import UUID
 from ledger.domain.sequence import check_versions
 from ledger.ports import Reservation
 from ledger.services.appending.attempt import Attempt, failing_alone, still_open
+from ledger.services.appending.preparation import OvertakenError, expectations
 from ledger.services.dependencies import Dependencies
 from ledger.services.marking import require_fitting_vault
-from ledger.services.preparation import OvertakenError, expectations
 
 
 def reserve_all(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt]) -> Reservation:

@@ -12,9 +12,9 @@ from ledger.domain.sequence import check_versions, place_events, used_keys
 from ledger.errors import StreamClosedError
 from ledger.ports import HeadLock
 from ledger.services.appending.attempt import Attempt, Prepared, failing_alone
+from ledger.services.appending.preparation import Candidate, OvertakenError, erased, expectations
 from ledger.services.dependencies import Dependencies
 from ledger.services.marking import checked_head
-from ledger.services.preparation import Candidate, OvertakenError, erased, expectations
 
 
 def write_all(deps: Dependencies, ledger_id: UUID, prepared: Sequence[Prepared]) -> None:
