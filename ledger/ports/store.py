@@ -180,6 +180,9 @@ class Store(Streams, Overview, Evidence, Protocol):
 
     def api_key(self, key_id: UUID) -> ApiKey | None: ...
 
+    def entrance(self, key_id: UUID, ledger_name: str | None) -> tuple[ApiKey | None, LedgerInfo | None]:
+        """An API key, and the ledger of this name; without the key no ledger either."""
+
     def revoke_api_key(self, key_id: UUID, now: int) -> bool:
         """Revoke a key; False when there is none. A key that is revoked stays so, with its first time."""
 

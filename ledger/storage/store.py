@@ -39,6 +39,16 @@ from ledger.storage.wakeups import wakeups_of
 # What every request asks for is made once: to make a statement takes as long as to run it.
 _LEDGER: Final = sa.select(ledgers).where(ledgers.c.name == sa.bindparam("name", type_=sa.Text))
 _API_KEY: Final = sa.select(api_keys).where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
+_ENTRANCE: Final = (
+    sa.select(
+        api_keys,
+        ledgers.c.ledger_id.label("found_id"),
+        ledgers.c.name.label("found_name"),
+        ledgers.c.created_at.label("found_since"),
+    )
+    .select_from(api_keys.outerjoin(ledgers, ledgers.c.name == sa.bindparam("name", type_=sa.Text)))
+    .where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
+)
 _HEAD: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id))
 
 
@@ -234,6 +244,14 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         """The API key of this id."""
         row = self._one(_API_KEY, {"key": key_id})
         return rows.api_key_from(row) if row is not None else None
+
+    def entrance(self, key_id: UUID, ledger_name: str | None) -> tuple[ApiKey | None, LedgerInfo | None]:
+        """The API key of this id, and the ledger of this name."""
+        row = self._one(_ENTRANCE, {"key": key_id, "name": ledger_name})
+        if row is None:
+            return None, None
+        found = LedgerInfo(row.found_id, row.found_name, row.found_since) if row.found_id is not None else None
+        return rows.api_key_from(row), found
 
     def revoke_api_key(self, key_id: UUID, now: int) -> bool:
         """Revoke an API key."""
