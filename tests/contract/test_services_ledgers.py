@@ -83,7 +83,8 @@ def test_a_key_and_a_ledger_are_found_in_one_look(ledger: Ledger) -> None:
     for one in (ledger, other):
         info = ledger.deps.store.ledger(ledger.deps.store.ledger_name(one.ledger_id))
         assert info is not None
-        assert authenticate(ledger.deps, issued.secret, info.name) == (authenticate(ledger.deps, issued.secret)[0], info)
+        key, found = authenticate(ledger.deps, issued.secret, info.name)
+        assert (key.key_id, found) == (issued.key.key_id, info)
     for name in ("no-such-ledger", "", "nul\0", "x" * 1000, None):
         assert authenticate(ledger.deps, issued.secret, name)[1] is None
     assert ledger.deps.store.entrance(UUID(int=1), "x") == (None, None)
