@@ -35,9 +35,9 @@ SEVERAL: Final = 3
 """How often a quick question is asked in one turn."""
 
 PAGE_BAR: Final = AtMost(2)
-STATE_BAR: Final = AtMost(2)
-ERASURE_BAR: Final = AtMost(2)
-MEMORY_BAR: Final = AtMost(1.3)
+STATE_BAR: Final = AtMost(1.3)
+ERASURE_BAR: Final = AtMost(1.5)
+MEMORY_BAR: Final = AtMost(1.2)
 
 _WRITER: Final = UUID(int=1)
 _KIBIBYTE: Final = 1024

@@ -60,7 +60,7 @@ def run(report: Report) -> None:
             writer.write(many)
             _, peak = _as_a_command(service, ledger.name, jobs=1)
             name = f"memory for {many:,} events ÷ for {FEW:,}"
-            report.ratio_of(name, [least], [peak], AtMost(1.3), shown=mebibytes)
+            report.ratio_of(name, [least], [peak], AtMost(1.2), shown=mebibytes)
             _measure_checking(report, engine, service.deps, ledger.ledger_id, many)
             one, two = (partial(_as_a_command, service, ledger.name, jobs=jobs) for jobs in (1, 2))
             report.ratio(f"one process ÷ two, {many:,} events, opening all parts", two, one, rounds=3)
