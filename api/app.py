@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,7 +14,18 @@ from flask import Flask, Response, g, request
 from flask_smorest import Api
 
 from api.bodies import body_of
-from api.context import COUNTERS, EXTENSION, GUARD, LIMITS, STOPPING, counters, current_visit, open_guard, request_id
+from api.context import (
+    COUNTERS,
+    EXTENSION,
+    GUARD,
+    LIMITS,
+    STOPPING,
+    counters,
+    current_visit,
+    open_guard,
+    request_id,
+    while_waiting,
+)
 from api.guard import Guard
 from api.json_text import json_bytes
 from api.logs import LOGGER
@@ -87,6 +99,7 @@ def create_app(
 ) -> Flask:
     """The application for a service. ``stopping``: whether this process is shutting down, so that nobody waits on;
     ``counts``: what this process has counted so far; ``guard``: the one that this process has already."""
+    service = replace(service, deps=replace(service.deps, while_waiting=while_waiting))
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # Else an address with a doubled slash is redirected, and the redirection repeats it.

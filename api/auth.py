@@ -11,10 +11,10 @@ from flask import g, request
 
 from api.context import open_service
 from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
-from ledger.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from ledger.errors import ForbiddenError, UnauthenticatedError
 from ledger.services.api_keys import authenticate
 from ledger.services.evolution.types import get_policy
-from ledger.services.ledgers import find_ledger
+from ledger.services.ledgers import unknown_ledger
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -36,11 +36,11 @@ def allowed(*roles: AccessRole, or_public: bool = False) -> Callable[[View], Vie
             public = _find_public(values["ledger"]) if or_public else None
             if public is not None:
                 return view(*args, **{**values, "ledger": public})
-            key = _authenticate()
+            key, ledger = _authenticate(values.get("ledger"))
             if roles and not key.roles.intersection(roles):
                 raise ForbiddenError(f"this takes a key with the role {' or '.join(roles)}")
             if "ledger" in values:
-                values["ledger"] = _enter(key, values["ledger"])
+                values["ledger"] = _enter(key, ledger)
             return view(*args, **values)
 
         documented = deepcopy(getattr(guarded, "_apidoc", {}))
@@ -64,13 +64,13 @@ def may_see(key: ApiKey, ledger: LedgerInfo) -> bool:
     return key.ledger_id is None or key.ledger_id == ledger.ledger_id
 
 
-def _authenticate() -> ApiKey:
+def _authenticate(ledger_name: str | None) -> tuple[ApiKey, LedgerInfo | None]:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != _SCHEME or not token or len(token) > _LONGEST_TOKEN:
         raise UnauthenticatedError("this takes an API key: Authorization: Bearer <api key>")
-    key = authenticate(open_service().deps, token.strip(" "))
+    key, ledger = authenticate(open_service().deps, token.strip(" "), ledger_name)
     g.api_key = key
-    return key
+    return key, ledger
 
 
 def _find_public(name: str) -> LedgerInfo | None:
@@ -80,15 +80,10 @@ def _find_public(name: str) -> LedgerInfo | None:
     return ledger if ledger is not None and get_policy(deps, ledger.ledger_id).public_checkpoints else None
 
 
-def _enter(key: ApiKey, name: str) -> LedgerInfo:
-    """The ledger of this name, if the key is for it. A key of another ledger does not learn whether there is one."""
-    refusal = ForbiddenError("this key is for another ledger")
-    try:
-        ledger = find_ledger(open_service().deps, name)
-    except NotFoundError:
-        if key.ledger_id is not None:
-            raise refusal from None
-        raise
-    if not may_see(key, ledger):
-        raise refusal
+def _enter(key: ApiKey, ledger: LedgerInfo | None) -> LedgerInfo:
+    """The ledger that was found, if the key is for it. A key of another ledger does not learn whether there is one."""
+    if ledger is None and key.ledger_id is None:
+        raise unknown_ledger()
+    if ledger is None or not may_see(key, ledger):
+        raise ForbiddenError("this key is for another ledger")
     return ledger

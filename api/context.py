@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 from uuid import UUID, uuid4
 
-from flask import current_app, g, request
+from flask import current_app, g, has_request_context, request
 
 from api.guard import Guard
 from api.metrics import Counters
@@ -52,6 +53,11 @@ def current_visit() -> Visit:
     visit: Visit = g.visit
     visit.key = g.api_key.key_id if "api_key" in g else None
     return visit
+
+
+def while_waiting() -> AbstractContextManager[None]:
+    """What a thread does around the time in which it waits for other appends: its place is for others."""
+    return current_visit().resting() if has_request_context() else nullcontext()
 
 
 def request_id() -> str:

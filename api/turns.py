@@ -27,6 +27,10 @@ MOST_STAYING: Final = SERVER_THREADS * 3 // 8
 """Those of them that may wait for longer: for lines, for a reader, for events, or for a turn to do so. The quarter that
 is left is for requests that are there whole."""
 
+MOST_APPENDING: Final = SERVER_THREADS * 5 // 8
+"""Those of them that may append at a time: each waits until what it brings is on the disk. More are told to come again,
+rather than to let all threads wait for one database."""
+
 PATIENCE_SECONDS: Final = 10.0
 """How long a large upload or a stream waits for its turn before it is told to come again."""
 
@@ -98,6 +102,8 @@ class Limits:
         # Of one key half, so that no key can keep the others out. Clients without a key count as one.
         self.reading = Turns(MOST_READING, MOST_READING // 2)
         self.staying = Turns(MOST_STAYING, MOST_STAYING // 2)
+        # Most services write with one key: it may have nearly all.
+        self.appending = Turns(MOST_APPENDING, MOST_APPENDING * 7 // 8)
         # These two hold much in memory.
         self.uploads = Turns(threads, half)
         self.downloads = Turns(threads, half)
@@ -166,6 +172,17 @@ class Visit:
             if worked:
                 self.work()
 
+    @contextmanager
+    def appending(self) -> Iterator[None]:
+        """Append. Raises ``SlowDownError`` when too many do."""
+        turns, key = self.limits.appending, self.key
+        if not turns.take(key):
+            raise too_many("appends")
+        try:
+            yield
+        finally:
+            turns.give(key)
+
     def stay(self) -> None:
         """Be one of those who wait for long, until the request is answered and sent: nobody is told to come again in
         the middle. Raises ``SlowDownError`` when too many do."""
@@ -198,6 +215,6 @@ class Visit:
         self._stays = False
 
 
-def too_many() -> SlowDownError:
+def too_many(what: str = "long requests") -> SlowDownError:
     """What a request is told that finds no turn."""
-    return SlowDownError("too many long requests are under way, of this API key or of all; come again")
+    return SlowDownError(f"too many {what} are under way, of this API key or of all; come again")

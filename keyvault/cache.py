@@ -10,16 +10,19 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
-from typing import Final
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+Row = TypeVar("Row", bound=Hashable)
+T = TypeVar("T")
 
 LIFETIME_SECONDS: Final = 60.0
 MOST_ENTRIES: Final = 20_000
 
 
 class UnwrapCache:
-    """Key → plaintext of one wrap, bound to the hash of the blob and its AAD: another blob, or the same in another row,
-    is another entry."""
+    """Name → what one wrap held, bound to the row that it stands in (or to the hash of the blob and its AAD): another
+    blob, or the same in another row, is another entry."""
 
     def __init__(
         self,
@@ -35,26 +38,41 @@ class UnwrapCache:
         self._clock = clock
         self._note = note
         self._lock = threading.Lock()
-        self._entries: OrderedDict[Hashable, tuple[float, bytes, bytes]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[float, Hashable, Any]] = OrderedDict()
 
     def unwrap(self, name: Hashable, blob: bytes, aad: bytes, undo: Callable[[], bytes]) -> bytes:
         """The plaintext of ``blob``: remembered, or from ``undo``, whose exceptions pass through unremembered."""
-        digest = hashlib.sha256(aad + blob).digest()
-        now = self._clock()
+        return self.opened([(name, hashlib.sha256(aad + blob).digest())], lambda _: undo())[0]
+
+    def opened(self, rows: Sequence[tuple[Hashable, Row]], undo: Callable[[Row], T]) -> list[T]:
+        """What each of these (name, row) holds: remembered for the very same row, or from ``undo``, whose exceptions
+        pass through unremembered. A row has all that its wrap and AAD are made of."""
         with self._lock:
-            self._drop_expired(now)
-            found = self._entries.get(name)
-        remembered = found is not None and found[1] == digest
-        self._note(remembered)
-        if found is not None and remembered:
-            return found[2]
-        plaintext = undo()
+            self._drop_expired(self._clock())
+            entries = [self._entries.get(name) for name, _ in rows]
+        found = []
+        for (name, row), entry in zip(rows, entries, strict=True):
+            remembered = entry is not None and entry[1] == row
+            self._note(remembered)
+            found.append(entry[2] if entry is not None and remembered else self._undone(name, row, undo))
+        return found
+
+    def _undone(self, name: Hashable, row: Row, undo: Callable[[Row], T]) -> T:
+        now = self._clock()
+        opened = undo(row)
         with self._lock:
             self._entries.pop(name, None)
-            self._entries[name] = (now + self._lifetime, digest, plaintext)
+            self._entries[name] = (now + self._lifetime, row, opened)
             if len(self._entries) > self._most:
                 self._entries.popitem(last=False)
-        return plaintext
+        return opened
+
+    def recent(self, names: Sequence[Hashable]) -> list[tuple[Any, Any]]:
+        """The (row, what it held) of these names, as far as they are remembered. Whether the database has these very
+        rows still, only the database can tell."""
+        with self._lock:
+            self._drop_expired(self._clock())
+            return [self._entries[name][1:] for name in names if name in self._entries]
 
     def forget(self, names: Iterable[Hashable]) -> None:
         """Drop these entries now."""

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, text
+import sqlalchemy as sa
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    Select,
+    Table,
+    create_engine,
+    event,
+    exc,
+    func,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyvault.errors import BusyError, ConnectionLostError, KeyVaultError, VaultUnavailableError
 
@@ -38,6 +55,8 @@ POSTGRESQL_SETTINGS: Final = (
 )
 _BUSY_MILLISECONDS: Final = int(BUSY_TIMEOUT_SECONDS * 1000)
 _WRITE: Final = "keyvault_write"
+_USED_AT: Final = "keyvault_used_at"
+_PING_AFTER_SECONDS: Final = 1.0
 _MIGRATION_LOCK: Final = 0x6B657976_61756C74
 _EPOCH_LOCK: Final = 0x6B657976_65706F63
 _MINT_LOCK: Final = 0x6B657976_6D696E74
@@ -95,6 +114,49 @@ def read(engine: Engine, work: Callable[[Connection], T]) -> T:
     except ConnectionLostError:
         with reading(engine) as connection:
             return work(connection)
+
+
+def look(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """The same for statements that each stand alone: PostgreSQL takes them outside of a transaction, which would have
+    given each a snapshot of its own too. That spares two ways to the server."""
+    if engine.dialect.name != "postgresql":
+        return read(engine, work)
+    try:
+        with _translated(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            return work(connection)
+    except ConnectionLostError:
+        with _translated(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            return work(connection)
+
+
+def among(
+    dialect: str, statement: Select[Any], column: Column[bytes], values: BindParameter[bytes], size: int
+) -> Select[Any]:
+    """The rows of a statement whose column has one of many values of ``size`` bytes each, handed over as :func:`joined`
+    makes them one: so the statement is the same for any number of them, and made once.
+
+    The column leads to few rows each. PostgreSQL looks for every value by itself (``OFFSET 0`` keeps it to that), by
+    the index: for a list of unknown length it would expect so many rows that it reads the whole table.
+    """
+    zero, one, width = (literal_column(str(number), Integer) for number in (0, 1, size))
+    count = func.length(values, type_=Integer).op("/", return_type=Integer())(width)
+    if dialect == "postgresql":
+        places = func.generate_series(one, count).table_valued(sa.column("n", Integer)).render_derived()
+        value = func.substr(values, (places.c.n - one) * width + one, width)
+        found = statement.where(column == value).offset(zero).lateral()
+        return sa.select(found).select_from(places.join(found, sa.true()))
+    last = sa.select(count.label("n")).cte(f"places_of_{values.key}", recursive=True, nesting=True)
+    numbers = last.union_all(sa.select(last.c.n - one).where(last.c.n > one))
+    return statement.where(column.in_(sa.select(func.substr(values, (numbers.c.n - one) * width + one, width))))
+
+
+def joined(values: Iterable[bytes], size: int) -> bytes:
+    """Values of ``size`` bytes each, one after another, for :func:`among`. Raises :class:`ValueError` for another size:
+    it would move all that follow."""
+    listed = list(values)
+    if any(len(value) != size for value in listed):
+        raise ValueError(f"each value has {size} bytes")
+    return b"".join(listed)
 
 
 def insert_missing(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
@@ -330,7 +392,6 @@ def _postgresql_engine(url: URL) -> Engine:
         url,
         hide_parameters=True,
         isolation_level="READ COMMITTED",
-        pool_pre_ping=True,
         pool_size=10,
         max_overflow=10,
         pool_timeout=10.0,
@@ -345,7 +406,30 @@ def _postgresql_engine(url: URL) -> Engine:
             connection.execute(setting)
         connection.autocommit = autocommit
 
+    @event.listens_for(engine, "checkin")
+    def note_use(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        # Like ``pool_pre_ping``, without a way to the server for a connection that was in use a moment ago. A server
+        # that went away has said so: then there is something to read.
+        used_at = record.info.get(_USED_AT)
+        if used_at is None:
+            return
+        try:
+            if time.monotonic() - used_at > _PING_AFTER_SECONDS or _has_input(connection):
+                engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error:
+            raise exc.DisconnectionError from None
+
     return engine
+
+
+def _has_input(connection: Any) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _advisory_lock(connection: Connection, number: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 from typing import Final, NoReturn
@@ -206,22 +206,39 @@ def seal_refs(
     name_hash[32] ‖ link_id[32]``, so that it opens in its own row of the name index and in no other. ``_nonce`` is for
     test vectors only.
     """
-    nonce = os.urandom(NONCE_SIZE) if _nonce is None else _nonce
-    aad = _refs_aad(kind, ledger_id, digest, link_id)
-    return FORMAT + nonce + AESGCM(_refs_key(link_key)).encrypt(nonce, refs, aad)
+    return _seal_refs(_refs_cipher(link_key), kind, ledger_id, digest, link_id, refs, _nonce)
 
 
 def open_refs(link_key: bytes, kind: NameKind, ledger_id: UUID, digest: bytes, link_id: bytes, sealed: bytes) -> bytes:
     """Open what a name leads to. Raises :class:`NotAuthenticError` when it was not made for this row and key."""
+    return _open_refs(_refs_cipher(link_key), kind, ledger_id, digest, link_id, sealed)
+
+
+def _seal_refs(
+    cipher: AESGCM,
+    kind: NameKind,
+    ledger_id: UUID,
+    digest: bytes,
+    link_id: bytes,
+    refs: bytes,
+    fixed_nonce: bytes | None = None,
+) -> bytes:
+    nonce = os.urandom(NONCE_SIZE) if fixed_nonce is None else fixed_nonce
+    return FORMAT + nonce + cipher.encrypt(nonce, refs, _refs_aad(kind, ledger_id, digest, link_id))
+
+
+def _open_refs(cipher: AESGCM, kind: NameKind, ledger_id: UUID, digest: bytes, link_id: bytes, sealed: bytes) -> bytes:
     _require_format(sealed, 1 + NONCE_SIZE + TAG_SIZE, "row of the name index")
     aad = _refs_aad(kind, ledger_id, digest, link_id)
-    body = sealed[1 + NONCE_SIZE :]
-    return _decrypt(_refs_key(link_key), sealed[1 : 1 + NONCE_SIZE], body, aad, "row of the name index")
+    try:
+        return cipher.decrypt(sealed[1 : 1 + NONCE_SIZE], sealed[1 + NONCE_SIZE :], aad)
+    except InvalidTag:
+        raise NotAuthenticError("the row of the name index is not authentic") from None
 
 
-def _refs_key(link_key: bytes) -> bytes:
+def _refs_cipher(link_key: bytes) -> AESGCM:
     _require_key(link_key)
-    return _expand(link_key, b"audit-ledger v1 name index")
+    return AESGCM(_expand(link_key, b"audit-ledger v1 name index"))
 
 
 def _refs_aad(kind: NameKind, ledger_id: UUID, digest: bytes, link_id: bytes) -> bytes:
@@ -277,14 +294,56 @@ class DataKey:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinkKey:
-    """An opened link key: whoever has it gets from the names of one subject to its refs. As short-lived as a data key.
+class NameKey:
+    """An opened name key. As short-lived as a data key.
 
-    ``link_id``: its key id, which stands beside the names and commits to it.
+    Holds beside the key the two beginnings of :func:`name_hash`, made once for all the names of an append.
     """
 
     _key: bytes = field(repr=False)
+    _subject: hmac.HMAC = field(repr=False)
+    _stream: hmac.HMAC = field(repr=False)
+
+    @classmethod
+    def of(cls, key: bytes) -> NameKey:
+        """The key, made ready."""
+        return cls(key, hmac.new(key, b"subject\x00", "sha256"), hmac.new(key, b"stream\x00", "sha256"))
+
+    def subject_hash(self, name: str) -> bytes:
+        """See :func:`name_hash`."""
+        started = self._subject.copy()
+        started.update(name.encode())
+        return started.digest()
+
+    def stream_hash(self, name: str) -> bytes:
+        """See :func:`name_hash`."""
+        started = self._stream.copy()
+        started.update(name.encode())
+        return started.digest()
+
+    def event_id(self, label: str, number: int) -> UUID:
+        """See :func:`derive_event_id`."""
+        return derive_event_id(self._key, label, number)
+
+    @override
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a name key is never pickled or copied")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinkKey:
+    """An opened link key: whoever has it gets from the names of one subject to its refs. As short-lived as a data key.
+
+    Holds not the key but the cipher of :func:`seal_refs`, made from it once for all the names of an append.
+    ``link_id``: its key id, which stands beside the names and commits to it.
+    """
+
+    key: InitVar[bytes]
     link_id: bytes
+    _cipher: AESGCM = field(init=False, repr=False)
+
+    def __post_init__(self, key: bytes) -> None:
+        object.__setattr__(self, "_cipher", _refs_cipher(key))
 
     @classmethod
     def of(cls, key: bytes) -> LinkKey:
@@ -293,11 +352,11 @@ class LinkKey:
 
     def seal(self, kind: NameKind, ledger_id: UUID, digest: bytes, refs: bytes) -> bytes:
         """See :func:`seal_refs`."""
-        return seal_refs(self._key, kind, ledger_id, digest, self.link_id, refs)
+        return _seal_refs(self._cipher, kind, ledger_id, digest, self.link_id, refs)
 
     def open(self, kind: NameKind, ledger_id: UUID, digest: bytes, sealed: bytes) -> bytes:
         """See :func:`open_refs`."""
-        return open_refs(self._key, kind, ledger_id, digest, self.link_id, sealed)
+        return _open_refs(self._cipher, kind, ledger_id, digest, self.link_id, sealed)
 
     @override
     def __reduce__(self) -> NoReturn:

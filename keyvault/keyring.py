@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyvault import envelope
 from keyvault.cache import UnwrapCache
-from keyvault.envelope import DataKey, LinkKey, WrapKind
+from keyvault.envelope import DataKey, LinkKey, NameKey, WrapKind
 from keyvault.errors import DamagedKeyError, NotAuthenticError, ProviderError, UnknownLedgerError
 from keyvault.link_store import LinkRow
 from keyvault.providers import KeyProvider
@@ -26,22 +26,24 @@ LEDGER_SECRETS: Final = (WrapKind.LEDGER_DEK, WrapKind.NAME_KEY, WrapKind.SIGNIN
 
 @dataclass(frozen=True, slots=True)
 class LedgerKeys:
-    """A ledger's own data key and name key, opened. As short-lived as any data key."""
+    """A ledger's own data key and name key, opened, and the two rows that they stand in. As short-lived as any data
+    key."""
 
+    rows: tuple[SecretRow, SecretRow]
     data_key: DataKey
-    _name_key: bytes = field(repr=False)
+    _name_key: NameKey = field(repr=False)
 
     def subject_hash(self, name: str) -> bytes:
         """What stands for a subject's name in the index."""
-        return envelope.name_hash(self._name_key, "subject", name)
+        return self._name_key.subject_hash(name)
 
     def stream_hash(self, name: str) -> bytes:
         """What stands for a stream's name in the index."""
-        return envelope.name_hash(self._name_key, "stream", name)
+        return self._name_key.stream_hash(name)
 
     def event_id(self, label: str, number: int) -> UUID:
         """See :func:`keyvault.envelope.derive_event_id`."""
-        return envelope.derive_event_id(self._name_key, label, number)
+        return self._name_key.event_id(label, number)
 
 
 class Keyring:
@@ -56,11 +58,15 @@ class Keyring:
         dek = os.urandom(envelope.KEY_SIZE)
         bare = KeyRow(envelope.key_id_of(dek), ledger_id, ref, purpose, FIRST_GENERATION, b"", epoch)
         wrapped = self.provider.wrap(epoch, dek, _key_aad(bare))
-        return KeyRow(bare.key_id, ledger_id, ref, purpose, bare.generation, wrapped, epoch)
+        return bare._replace(wrapped=wrapped)
 
     def open_key(self, row: KeyRow) -> DataKey:
         """The key of a row. Raises :class:`DamagedKeyError` when the row does not unwrap to the key that it names."""
-        return self._data_key(row.key_id, row.key_id, row.wrapped, row.epoch, _key_aad(row))
+        return self.open_keys([row])[0]
+
+    def open_keys(self, rows: Sequence[KeyRow]) -> list[DataKey]:
+        """The same for several."""
+        return self._cache.opened([(row.key_id, row) for row in rows], self._opened_key)
 
     def rewrapped_key(self, row: KeyRow, epoch: int) -> KeyRow:
         """The same key, wrapped for its row under another epoch; past the cache, which many keys would flush.
@@ -70,16 +76,16 @@ class Keyring:
         dek = self._unwrap(row.wrapped, row.epoch, _key_aad(row))
         if not hmac.compare_digest(envelope.key_id_of(dek), row.key_id):
             raise DamagedKeyError("a row of the vault holds another key than it names")
-        bare = replace(row, wrapped=b"", epoch=epoch)
-        return replace(bare, wrapped=self.provider.wrap(epoch, dek, _key_aad(bare)))
+        bare = row._replace(wrapped=b"", epoch=epoch)
+        return bare._replace(wrapped=self.provider.wrap(epoch, dek, _key_aad(bare)))
 
     def rewrapped_secret(self, row: SecretRow, epoch: int) -> SecretRow:
         """The same secret, wrapped for its row under another epoch. Raises as :meth:`rewrapped_key` does."""
         secret = self._unwrap(row.wrapped, row.epoch, _secret_aad(row))
         if row.key_id is not None and not hmac.compare_digest(envelope.key_id_of(secret), row.key_id):
             raise DamagedKeyError("a row of the vault holds another key than it names")
-        bare = replace(row, wrapped=b"", epoch=epoch)
-        return replace(bare, wrapped=self.provider.wrap(epoch, secret, _secret_aad(bare)))
+        bare = row._replace(wrapped=b"", epoch=epoch)
+        return bare._replace(wrapped=self.provider.wrap(epoch, secret, _secret_aad(bare)))
 
     def new_link(self, ledger_id: UUID, ref: bytes, epoch: int) -> tuple[LinkKey, LinkRow, LinkRow]:
         """A fresh link key of 32 random bytes, wrapped for the way from the names and for the way from the ref."""
@@ -91,26 +97,25 @@ class Keyring:
 
     def open_link(self, row: LinkRow) -> LinkKey:
         """The link key of a row, of either side. Raises :class:`DamagedKeyError` when the row does not unwrap to it."""
-        aad = _link_aad(row)
-        link = LinkKey.of(self._undo(_link_name(row), row.wrapped, row.epoch, aad))
-        # The row of a ref names no link id: AAD and tag alone vouch for it.
-        if row.link_id is not None and not hmac.compare_digest(link.link_id, row.link_id):
-            raise DamagedKeyError("a row of the vault holds another key than it names")
-        return link
+        return self.open_links([row])[0]
+
+    def open_links(self, rows: Sequence[LinkRow]) -> list[LinkKey]:
+        """The same for several."""
+        return self._cache.opened([(_link_name(row), row) for row in rows], self._opened_link)
 
     def rewrapped_link(self, row: LinkRow, epoch: int) -> LinkRow:
         """The same link key, wrapped for its row under another epoch. Raises as :meth:`rewrapped_key` does."""
         key = self._unwrap(row.wrapped, row.epoch, _link_aad(row))
         if row.link_id is not None and not hmac.compare_digest(envelope.key_id_of(key), row.link_id):
             raise DamagedKeyError("a row of the vault holds another key than it names")
-        return self._wrapped_link(replace(row, epoch=epoch), key)
+        return self._wrapped_link(row._replace(epoch=epoch), key)
 
     def forget_link(self, link_id: bytes, ref: bytes) -> None:
         """Drop a link key from the cache, by both ways."""
         self._cache.forget([("link", link_id), ("link of", ref)])
 
     def _wrapped_link(self, bare: LinkRow, key: bytes) -> LinkRow:
-        return replace(bare, wrapped=self.provider.wrap(bare.epoch, key, _link_aad(bare)))
+        return bare._replace(wrapped=self.provider.wrap(bare.epoch, key, _link_aad(bare)))
 
     def forget(self, key_ids: Iterable[bytes]) -> None:
         """Drop keys from the cache, which would otherwise hold them for a little longer."""
@@ -121,38 +126,57 @@ class Keyring:
         secret = os.urandom(envelope.KEY_SIZE)
         key_id = envelope.key_id_of(secret) if kind is WrapKind.LEDGER_DEK else None
         bare = SecretRow(ledger_id, kind, key_id, b"", epoch)
-        return SecretRow(ledger_id, kind, key_id, self.provider.wrap(epoch, secret, _secret_aad(bare)), epoch)
+        return bare._replace(wrapped=self.provider.wrap(epoch, secret, _secret_aad(bare)))
 
     def open_ledger(self, rows: Mapping[WrapKind, SecretRow]) -> LedgerKeys:
         """A ledger's data key and name key. Raises :class:`UnknownLedgerError` when it has none."""
         if WrapKind.LEDGER_DEK not in rows or WrapKind.NAME_KEY not in rows:
             raise UnknownLedgerError("the vault has no secrets of this ledger")
-        return LedgerKeys(self.open_ledger_key(rows[WrapKind.LEDGER_DEK]), self._open_secret(rows[WrapKind.NAME_KEY]))
+        row, name_row = rows[WrapKind.LEDGER_DEK], rows[WrapKind.NAME_KEY]
+        name_key = self._cache.opened([(_secret_name(name_row), name_row)], self._opened_name_key)[0]
+        return LedgerKeys((row, name_row), self.open_ledger_key(row), name_key)
+
+    def recent_ledger(self, ledger_id: UUID) -> LedgerKeys | None:
+        """A ledger's two keys as far as both are remembered: those that it had a moment ago. Whoever uses them asks
+        the vault whether it still has the rows that they stand in."""
+        found = self._cache.recent([(ledger_id, WrapKind.LEDGER_DEK), (ledger_id, WrapKind.NAME_KEY)])
+        if len(found) < 2:
+            return None
+        (row, data_key), (name_row, name_key) = found
+        return LedgerKeys((row, name_row), data_key, name_key)
 
     def open_ledger_key(self, row: SecretRow) -> DataKey:
         """A ledger's own data key."""
-        name = (row.ledger_id, row.kind)
-        return self._data_key(name, row.key_id or b"", row.wrapped, row.epoch, _secret_aad(row))
+        return self._cache.opened([(_secret_name(row), row)], self._opened_ledger_key)[0]
 
     def open_signing_key(self, rows: Mapping[WrapKind, SecretRow]) -> Ed25519PrivateKey:
         """The signing key of a ledger, or of the service."""
         if WrapKind.SIGNING_KEY not in rows:
             raise UnknownLedgerError("the vault has no signing key of this ledger")
-        return Ed25519PrivateKey.from_private_bytes(self._open_secret(rows[WrapKind.SIGNING_KEY]))
+        row = rows[WrapKind.SIGNING_KEY]
+        seed = self._cache.unwrap(_secret_name(row), row.wrapped, _secret_aad(row), lambda: self._opened_secret(row))
+        return Ed25519PrivateKey.from_private_bytes(seed)
 
-    def _open_secret(self, row: SecretRow) -> bytes:
-        aad = _secret_aad(row)
-        return self._undo((row.ledger_id, row.kind), row.wrapped, row.epoch, aad)
+    # What follows is done once for a row: the cache gives it again for that very row alone, for its lifetime.
 
-    def _data_key(self, name: object, key_id: bytes, wrapped: bytes, epoch: int, aad: bytes) -> DataKey:
-        dek = self._undo(name, wrapped, epoch, aad)
-        # I9: a wrap that opens to another key than the row names must never serve under that name.
-        if not hmac.compare_digest(envelope.key_id_of(dek), key_id):
+    def _opened_key(self, row: KeyRow) -> DataKey:
+        return _data_key(row.key_id, self._unwrap(row.wrapped, row.epoch, _key_aad(row)))
+
+    def _opened_ledger_key(self, row: SecretRow) -> DataKey:
+        return _data_key(row.key_id or b"", self._opened_secret(row))
+
+    def _opened_name_key(self, row: SecretRow) -> NameKey:
+        return NameKey.of(self._opened_secret(row))
+
+    def _opened_secret(self, row: SecretRow) -> bytes:
+        return self._unwrap(row.wrapped, row.epoch, _secret_aad(row))
+
+    def _opened_link(self, row: LinkRow) -> LinkKey:
+        link = LinkKey.of(self._unwrap(row.wrapped, row.epoch, _link_aad(row)))
+        # The row of a ref names no link id: AAD and tag alone vouch for it.
+        if row.link_id is not None and not hmac.compare_digest(link.link_id, row.link_id):
             raise DamagedKeyError("a row of the vault holds another key than it names")
-        return DataKey(dek, key_id)
-
-    def _undo(self, name: object, wrapped: bytes, epoch: int, aad: bytes) -> bytes:
-        return self._cache.unwrap(name, wrapped, aad, lambda: self._unwrap(wrapped, epoch, aad))
+        return link
 
     def _unwrap(self, wrapped: bytes, epoch: int, aad: bytes) -> bytes:
         try:
@@ -165,6 +189,17 @@ class Keyring:
             error.epoch = epoch
             raise
         return plaintext
+
+
+def _data_key(key_id: bytes, dek: bytes) -> DataKey:
+    # I9: a wrap that opens to another key than the row names must never serve under that name.
+    if not hmac.compare_digest(envelope.key_id_of(dek), key_id):
+        raise DamagedKeyError("a row of the vault holds another key than it names")
+    return DataKey(dek, key_id)
+
+
+def _secret_name(row: SecretRow) -> tuple[UUID, WrapKind]:
+    return (row.ledger_id, row.kind)
 
 
 def _key_aad(row: KeyRow) -> bytes:

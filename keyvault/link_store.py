@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -36,8 +36,7 @@ from keyvault.store import as_uuid, chunks
 from keyvault.tables import link_keys, subject_links, subject_names, subjects
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRow:
+class LinkRow(NamedTuple):
     """A link key, wrapped: for the way from the names (``link_id``), or from the ref (``subject_ref``). The other is
     None."""
 

@@ -20,7 +20,7 @@ Name hash and link id stay, so that late writers are refused and the name can be
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -70,8 +70,14 @@ class NewSubject:
         return NameRow(name_hash, self.link.link_id, sealed, None)
 
 
-Opened = dict[LinkRow, LinkKey]
+Opened = Mapping[LinkRow, LinkKey]
 """Link keys that one request has opened: names and streams of one person share theirs."""
+
+
+def open_links(keyring: Keyring, rows: Iterable[NameRow]) -> Opened:
+    """What opens these rows. Raises :class:`DamagedKeyError` as :func:`subject_of` does."""
+    links = list({row.link: None for row in rows if row.link is not None and row.sealed is not None})
+    return dict(zip(links, keyring.open_links(links), strict=True))
 
 
 def subject_of(keyring: Keyring, ledger_id: UUID, row: NameRow, links: Opened | None = None) -> Named | None:
@@ -204,11 +210,7 @@ def _opened(
     if row.sealed is None or row.link is None:
         # Cutting takes both, in one transaction.
         raise DamagedKeyError("a row of the name index has lost its refs or its link key, and not both")
-    link = None if links is None else links.get(row.link)
-    if link is None:
-        link = keyring.open_link(row.link)
-        if links is not None:
-            links[row.link] = link
+    link = keyring.open_link(row.link) if links is None else links[row.link]
     try:
         refs = link.open(kind, ledger_id, row.name_hash, row.sealed)
     except NotAuthenticError as error:

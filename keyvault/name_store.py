@@ -3,22 +3,36 @@ is sealed; ``linking.py`` opens it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    LargeBinary,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    union_all,
+    update,
+)
 
-from keyvault.database import insert_missing
+from keyvault.database import among, insert_missing, joined
+from keyvault.envelope import NAME_HASH_SIZE
 from keyvault.link_store import FROM_NAMES, LinkRow, same_link
-from keyvault.store import NOT_FENCED, KeyRow, chunks, key_row, same_subject
-from keyvault.tables import link_keys, streams, subject_keys, subject_names, subjects
+from keyvault.store import chunks
+from keyvault.tables import link_keys, streams, subject_names, subjects
 from keyvault.values import SubjectState
-
-_LINK_OF_NAME: Final = same_link(subject_names)
-_LINK_OF_STREAM: Final = same_link(streams)
-_KEYS_OF_SUBJECT: Final = and_(same_subject(subject_keys, subjects), NOT_FENCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +44,7 @@ class SubjectRow:
     changed_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class NameRow:
+class NameRow(NamedTuple):
     """A row of the name index, with the link key that opens it as far as that is there. ``clear_ref``: of a stream that
     nobody owns."""
 
@@ -69,24 +82,6 @@ def subjects_by_ref(connection: Connection, ledger_id: UUID, refs: Collection[by
         statement = select(subjects).where(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref.in_(chunk))
         found.update({row.subject_ref: _subject_row(row) for row in connection.execute(statement)})
     return found
-
-
-def subjects_with_keys(
-    connection: Connection, ledger_id: UUID, refs: Collection[bytes]
-) -> tuple[Mapping[bytes, SubjectRow], Sequence[KeyRow]]:
-    """Ref → subject, and the living keys of these subjects, as of one moment."""
-    found, keys = {}, []
-    for chunk in chunks(refs):
-        statement = (
-            select(subjects.c.subject_ref.label("ref"), subjects.c.state, subjects.c.changed_at, subject_keys)
-            .select_from(subjects.join(subject_keys, _KEYS_OF_SUBJECT, isouter=True))
-            .where(subjects.c.ledger_id == ledger_id, subjects.c.subject_ref.in_(chunk))
-        )
-        for row in connection.execute(statement):
-            found[row.ref] = SubjectRow(row.ref, row.state, row.changed_at)
-            if row.key_id is not None:
-                keys.append(key_row(row, ledger_id))
-    return found, keys
 
 
 def lock_subject(connection: Connection, ledger_id: UUID, ref: bytes) -> SubjectRow | None:
@@ -128,21 +123,67 @@ def unlinked_at(connection: Connection, ledger_id: UUID, ref: bytes) -> int | No
     return since
 
 
+# Names of subjects and of streams
+
+
+def index_rows(
+    connection: Connection, ledger_id: UUID, subject_hashes: Iterable[bytes], stream_hashes: Iterable[bytes]
+) -> tuple[Mapping[bytes, NameRow], Mapping[bytes, NameRow]]:
+    """Name hash → row, of subjects and of streams, as far as they are in the index; as of one moment."""
+    found: tuple[dict[bytes, NameRow], dict[bytes, NameRow]] = ({}, {})
+    of_subjects, of_streams = joined(subject_hashes, NAME_HASH_SIZE), joined(stream_hashes, NAME_HASH_SIZE)
+    if of_subjects or of_streams:
+        values = {"ledger": ledger_id, "subjects": of_subjects, "streams": of_streams}
+        rows = connection.execute(_index_rows(connection.dialect.name), values).all()
+        for kind, digest, link_id, sealed, clear_ref, wrapped, epoch in rows:
+            link = None if wrapped is None else FROM_NAMES.row(ledger_id, link_id, wrapped, epoch)
+            found[kind][digest] = NameRow(digest, link_id, sealed, link, clear_ref)
+    return found
+
+
+@cache
+def _index_rows(dialect: str) -> Any:
+    subject_kind, stream_kind = (literal_column(str(number), Integer).label("kind") for number in (0, 1))
+    link, name, stream = link_keys.c, subject_names.c, streams.c
+    of_subjects = (
+        select(
+            subject_kind,
+            name.name_hash,
+            name.link_id,
+            name.sealed_ref.label("sealed"),
+            cast(null(), LargeBinary).label("clear_ref"),
+            link.wrapped,
+            link.epoch,
+        )
+        .join_from(subject_names, link_keys, same_link(subject_names), isouter=True)
+        .where(name.ledger_id == bindparam("ledger"))
+    )
+    of_streams = (
+        select(
+            stream_kind,
+            stream.name_hash,
+            stream.link_id,
+            stream.sealed_refs.label("sealed"),
+            stream.stream_ref.label("clear_ref"),
+            link.wrapped,
+            link.epoch,
+        )
+        .join_from(streams, link_keys, same_link(streams), isouter=True)
+        .where(stream.ledger_id == bindparam("ledger"))
+    )
+    hashes = (bindparam("subjects", type_=LargeBinary), bindparam("streams", type_=LargeBinary))
+    return union_all(
+        among(dialect, of_streams, stream.name_hash, hashes[1], NAME_HASH_SIZE),
+        among(dialect, of_subjects, name.name_hash, hashes[0], NAME_HASH_SIZE),
+    )
+
+
 # Names of subjects
 
 
-def names_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]) -> Mapping[bytes, NameRow]:
+def names_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Iterable[bytes]) -> Mapping[bytes, NameRow]:
     """Name hash → row, as far as they are in the index."""
-    found = {}
-    for chunk in chunks(name_hashes):
-        statement = (
-            select(subject_names, link_keys.c.wrapped, link_keys.c.epoch)
-            .join(link_keys, _LINK_OF_NAME, isouter=True)
-            .where(subject_names.c.ledger_id == ledger_id, subject_names.c.name_hash.in_(chunk))
-        )
-        for row in connection.execute(statement):
-            found[row.name_hash] = NameRow(row.name_hash, row.link_id, row.sealed_ref, _link(ledger_id, row))
-    return found
+    return index_rows(connection, ledger_id, name_hashes, ())[0]
 
 
 def lock_name(connection: Connection, ledger_id: UUID, name_hash: bytes) -> None:
@@ -222,19 +263,9 @@ def cut_names(connection: Connection, ledger_id: UUID, link_id: bytes) -> None:
 # Streams
 
 
-def streams_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Collection[bytes]) -> Mapping[bytes, NameRow]:
+def streams_by_hash(connection: Connection, ledger_id: UUID, name_hashes: Iterable[bytes]) -> Mapping[bytes, NameRow]:
     """Name hash → row, as far as they are in the index."""
-    found = {}
-    for chunk in chunks(name_hashes):
-        statement = (
-            select(streams, link_keys.c.wrapped, link_keys.c.epoch)
-            .join(link_keys, _LINK_OF_STREAM, isouter=True)
-            .where(streams.c.ledger_id == ledger_id, streams.c.name_hash.in_(chunk))
-        )
-        for row in connection.execute(statement):
-            link = _link(ledger_id, row)
-            found[row.name_hash] = NameRow(row.name_hash, row.link_id, row.sealed_refs, link, row.stream_ref)
-    return found
+    return index_rows(connection, ledger_id, (), name_hashes)[1]
 
 
 def insert_streams(connection: Connection, ledger_id: UUID, rows: Collection[NameRow]) -> None:
@@ -272,10 +303,6 @@ def delete_streams_of(connection: Connection, ledger_id: UUID, link_id: bytes) -
 
 def _has_link(table: Any, ledger_id: UUID, link_id: bytes) -> ColumnElement[bool]:
     return and_(table.c.ledger_id == ledger_id, table.c.link_id == link_id)
-
-
-def _link(ledger_id: UUID, row: Any) -> LinkRow | None:
-    return None if row.wrapped is None else FROM_NAMES.row(ledger_id, row.link_id, row.wrapped, row.epoch)
 
 
 def _is_subject(ledger_id: UUID, ref: bytes) -> ColumnElement[bool]:

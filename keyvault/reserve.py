@@ -6,6 +6,7 @@ wait for each other. A name or stream whose owner turns out to be another than t
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from keyvault import database, erasure_store, linking, mark_store, name_store, store
-from keyvault.envelope import REF_SIZE, LinkKey
+from keyvault import database, erasure_store, linking, mark_store, name_store, standing_store, store
+from keyvault.envelope import REF_SIZE, LinkKey, WrapKind
 from keyvault.epochs import held_epoch
 from keyvault.errors import DamagedKeyError, VaultUnavailableError
 from keyvault.keyring import Keyring, LedgerKeys
 from keyvault.linking import Named
-from keyvault.store import KeyRow
+from keyvault.store import KeyRow, SecretRow
 from keyvault.values import ErasureEntry, Refusal, Reservation, StreamEntry, SubjectState, VaultMark
 
 # A SubjectErased event has at most 64 parts, and one of each shredded key must fit.
@@ -41,7 +42,7 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What of a request is there, what is refused, and what is missing. ``unlinked``, ``unlinked_streams``: names of
-    people who were erased, from which nothing leads on any more."""
+    people who were erased, from which nothing leads on any more. ``secrets``: the ledger's own, as they are now."""
 
     streams: Mapping[str, StreamEntry]
     subjects: Mapping[str, Named]
@@ -52,6 +53,8 @@ class Survey:
     missing_subjects: frozenset[str]
     missing_streams: frozenset[str]
     missing_keys: frozenset[Pair]
+    secrets: Mapping[WrapKind, SecretRow]
+    mark: VaultMark
 
     @property
     def complete(self) -> bool:
@@ -63,60 +66,76 @@ def reserve(
     engine: Engine, keyring: Keyring, clock: Callable[[], int], ledger_id: UUID, request: Request, *, mint: bool
 ) -> Reservation:
     """See ``KeyVault.reserve``. Writes nothing when nothing is missing."""
-
-    def look(connection: Connection) -> tuple[LedgerKeys, Survey, VaultMark]:
-        ledger = keyring.open_ledger(store.secrets_of(connection, ledger_id))
-        survey = _survey(connection, keyring, ledger_id, ledger, request)
-        return ledger, survey, mark_store.vault_mark(connection, ledger_id)
-
-    ledger, survey, mark = database.read(engine, look)
+    ledger, survey = database.look(engine, lambda connection: _look(connection, keyring, ledger_id, request))
     for _ in range(_ATTEMPTS):
         if survey.complete or not mint:
-            return _reservation(keyring, ledger, survey, mark)
+            return _reservation(keyring, ledger, survey)
         with database.writing(engine) as connection:
             survey = _mint(connection, keyring, clock(), ledger_id, ledger, request, survey)
-            mark = mark_store.vault_mark(connection, ledger_id)
     if survey.complete:
-        return _reservation(keyring, ledger, survey, mark)
+        return _reservation(keyring, ledger, survey)
     raise VaultUnavailableError("others keep reserving the same names; ask again")
 
 
-def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey, mark: VaultMark) -> Reservation:
+def _look(connection: Connection, keyring: Keyring, ledger_id: UUID, request: Request) -> tuple[LedgerKeys, Survey]:
+    """What is there now. Each of the statements stands alone and sees what was committed before it.
+
+    The names are hashed under the name key that the ledger had a moment ago. The survey says whether the vault has it
+    still, in the very same row; else it all begins again with what it has.
+    """
+    ledger = keyring.recent_ledger(ledger_id) or keyring.open_ledger(store.secrets_of(connection, ledger_id))
+    while True:
+        survey = _survey(connection, keyring, ledger_id, ledger, request)
+        if ledger.rows == (survey.secrets.get(WrapKind.LEDGER_DEK), survey.secrets.get(WrapKind.NAME_KEY)):
+            return ledger, survey
+        ledger = keyring.open_ledger(survey.secrets)
+
+
+def _reservation(keyring: Keyring, ledger: LedgerKeys, survey: Survey) -> Reservation:
     return Reservation(
         complete=survey.complete,
         streams=survey.streams,
         subjects={name: named.ref for name, named in survey.subjects.items()},
         unlinked=survey.unlinked,
         unlinked_streams=survey.unlinked_streams,
-        keys={pair: keyring.open_key(row) for pair, row in survey.keys.items()},
+        keys=dict(zip(survey.keys, keyring.open_keys(list(survey.keys.values())), strict=True)),
         refused=survey.refused,
         ledger_key=ledger.data_key,
-        mark=mark,
+        mark=survey.mark,
     )
 
 
 def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: LedgerKeys, request: Request) -> Survey:
-    links: linking.Opened = {}
-    hashes = {name: ledger.stream_hash(name) for name in request.streams}
-    stream_rows = name_store.streams_by_hash(connection, ledger_id, hashes.values())
+    subject_hashes = {name: ledger.subject_hash(name) for name in _subjects_in(request)}
+    stream_hashes = {name: ledger.stream_hash(name) for name in request.streams}
+    name_rows, stream_rows = name_store.index_rows(
+        connection, ledger_id, subject_hashes.values(), stream_hashes.values()
+    )
+    links = linking.open_links(keyring, [*name_rows.values(), *stream_rows.values()])
+    subjects = {
+        name: linking.subject_of(keyring, ledger_id, name_rows[digest], links)
+        for name, digest in subject_hashes.items()
+        if digest in name_rows
+    }
     found = {
         name: linking.stream_of(keyring, ledger_id, stream_rows[digest], links)
-        for name, digest in hashes.items()
+        for name, digest in stream_hashes.items()
         if digest in stream_rows
     }
+    known = {name: named for name, named in subjects.items() if named is not None}
+    unlinked = frozenset(subjects.keys() - known.keys())
     streams = {name: entry for name, entry in found.items() if entry is not None}
     owners = {name: owner for name, owner in request.streams.items() if name not in found}
 
-    known, unlinked = _named(connection, keyring, ledger_id, ledger, request, links)
     needed = {name for name, _ in request.keys} | {owner for owner in owners.values() if owner is not None}
     owning = {entry.owner_ref for entry in streams.values() if entry.owner_ref is not None}
     refs = owning | {named.ref for named in known.values()}
     # Names lead to refs in one statement, states are read in the next: what was erased in between shows as erased.
-    rows, keys = name_store.subjects_with_keys(connection, ledger_id, refs)
-    if rows.keys() != refs:
+    standing = standing_store.standing_of(connection, ledger_id, refs)
+    states = dict(standing.states)
+    if states.keys() != refs:
         raise DamagedKeyError("the name index leads to a subject that is not there")
 
-    states: dict[bytes, SubjectState] = {ref: row.state for ref, row in rows.items()}
     wanted = {(known[name].ref, purpose) for name, purpose in request.keys if name in known}
     wanted |= {(known[owner].ref, "") for owner in owners.values() if owner is not None and owner in known}
     wanted |= {(ref, "") for ref in owning}
@@ -127,7 +146,7 @@ def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: L
         states[ref] = _outcome(connection, ledger_id, ref, under_way.get(ref))
     doomed = {(ref, purpose) for ref, entry in under_way.items() for _, purpose in entry.key_ids}
 
-    living = {(row.subject_ref, row.purpose): row for row in keys}
+    living = {(row.subject_ref, row.purpose): row for row in standing.keys}
     lacking = wanted - living.keys()
     fences = store.fences_of_subjects(connection, ledger_id, {ref for ref, _ in lacking})
     fenced = {(row.subject_ref, row.purpose) for row in fences} | doomed
@@ -154,28 +173,14 @@ def _survey(connection: Connection, keyring: Keyring, ledger_id: UUID, ledger: L
         missing_subjects=frozenset(needed - known.keys() - unlinked),
         missing_streams=frozenset(missing_streams),
         missing_keys=frozenset(lacking - refused.keys()),
+        secrets=standing.secrets,
+        mark=standing.mark,
     )
 
 
-def _named(
-    connection: Connection,
-    keyring: Keyring,
-    ledger_id: UUID,
-    ledger: LedgerKeys,
-    request: Request,
-    links: linking.Opened,
-) -> tuple[Mapping[str, Named], frozenset[str]]:
-    """The subjects behind the names of a request, and the names whose way to one was cut."""
-    owners = {owner for owner in request.streams.values() if owner is not None}
-    hashes = {name: ledger.subject_hash(name) for name in {name for name, _ in request.keys} | owners}
-    rows = name_store.names_by_hash(connection, ledger_id, hashes.values())
-    found = {
-        name: linking.subject_of(keyring, ledger_id, rows[digest], links)
-        for name, digest in hashes.items()
-        if digest in rows
-    }
-    known = {name: named for name, named in found.items() if named is not None}
-    return known, frozenset(found.keys() - known.keys())
+def _subjects_in(request: Request) -> set[str]:
+    """The names of subjects in a request, as owners or by themselves."""
+    return {owner for owner in request.streams.values() if owner is not None} | {name for name, _ in request.keys}
 
 
 def _outcome(connection: Connection, ledger_id: UUID, ref: bytes, under_way: ErasureEntry | None) -> SubjectState:
@@ -200,15 +205,12 @@ def _refusal(state: SubjectState, fenced: bool) -> Refusal | None:
 
 def _excess(used: Collection[Pair], new: Collection[Pair]) -> set[Pair]:
     """Those of the new pairs whose subjects would have more purposes than one ``SubjectErased`` can name."""
-    purposes = _purposes_by_ref({*used, *new})
+    growing = {ref for ref, _ in new}
+    purposes: dict[bytes, set[str]] = {ref: set() for ref in growing}
+    for ref, purpose in itertools.chain(used, new):
+        if ref in growing:
+            purposes[ref].add(purpose)
     return {pair for pair in new if len(purposes[pair[0]]) > MOST_PURPOSES}
-
-
-def _purposes_by_ref(pairs: Collection[Pair]) -> Mapping[bytes, frozenset[str]]:
-    found: dict[bytes, set[str]] = {}
-    for ref, purpose in pairs:
-        found.setdefault(ref, set()).add(purpose)
-    return {ref: frozenset(purposes) for ref, purposes in found.items()}
 
 
 def _mint(

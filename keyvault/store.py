@@ -1,6 +1,7 @@
 """The vault's SQL about secrets, keys and fences: one function a statement.
 
-Long lists go in chunks, sorted, so that transactions that touch the same rows take them in the same order.
+Long lists go in chunks, sorted, so that transactions that touch the same rows take them in the same order. Rows of
+which an append reads hundreds are named tuples: made and compared in a fraction of the time of a dataclass.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Exists, Select, and_, bindparam, case, delete, exists, select
@@ -25,8 +26,7 @@ FIRST_GENERATION: Final = 1
 _UUID_SIZE: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRow:
+class SecretRow(NamedTuple):
     """A ledger's own secret, wrapped."""
 
     ledger_id: UUID
@@ -36,8 +36,7 @@ class SecretRow:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyRow(NamedTuple):
     """A living key, wrapped."""
 
     key_id: bytes
@@ -82,13 +81,16 @@ def chunks(values: Collection[T]) -> Iterator[list[T]]:
 
 # Secrets
 
+_SECRETS: Final = select(
+    ledger_secrets.c.kind, ledger_secrets.c.key_id, ledger_secrets.c.wrapped, ledger_secrets.c.epoch
+).where(ledger_secrets.c.ledger_id == bindparam("ledger"))
+
 
 def secrets_of(connection: Connection, ledger_id: UUID) -> Mapping[WrapKind, SecretRow]:
     """A ledger's own secrets."""
-    statement = select(ledger_secrets).where(ledger_secrets.c.ledger_id == ledger_id)
     return {
-        WrapKind(row.kind): SecretRow(ledger_id, WrapKind(row.kind), row.key_id, row.wrapped, row.epoch)
-        for row in connection.execute(statement)
+        WrapKind(kind): SecretRow(ledger_id, WrapKind(kind), key_id, wrapped, epoch)
+        for kind, key_id, wrapped, epoch in connection.execute(_SECRETS, {"ledger": ledger_id}).all()
     }
 
 
@@ -255,11 +257,23 @@ def same_subject(left: Any, right: Any) -> ColumnElement[bool]:
 
 def key_row(row: Any, ledger_id: UUID) -> KeyRow:
     """The row as far as it could be a key's."""
+    return possible_key(ledger_id, row.subject_ref, row.key_id, row.purpose, row.generation, row.wrapped_dek, row.epoch)
+
+
+def possible_key(
+    ledger_id: UUID, ref: bytes, key_id: bytes, purpose: Any, generation: Any, wrapped: Any, epoch: Any
+) -> KeyRow:
+    """The same for the values of one."""
     # SQLite takes a value of any type from a hand. What no key can have does not unwrap: damaged (I9), not a crash.
-    wrapped = row.wrapped_dek if isinstance(row.wrapped_dek, bytes) else b""
-    generation = row.generation if isinstance(row.generation, int) else 0
-    epoch = row.epoch if isinstance(row.epoch, int) else 0
-    return KeyRow(row.key_id, ledger_id, row.subject_ref, str(row.purpose), generation, wrapped, epoch)
+    return KeyRow(
+        key_id,
+        ledger_id,
+        ref,
+        str(purpose),
+        generation if isinstance(generation, int) else 0,
+        wrapped if isinstance(wrapped, bytes) else b"",
+        epoch if isinstance(epoch, int) else 0,
+    )
 
 
 def as_uuid(value: Any) -> UUID | None:

@@ -17,7 +17,7 @@ from ledger.services.proving.answers import ProofKind, ProvenEvent, export_prove
 from ledger.services.read import export_events
 
 
-@click.command(epilog=NAMES_NOTE, short_help="Print the events that match.")
+@click.command(epilog=NAMES_NOTE)
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to ask.")
 @who_options("stream", stream_ref, "The events of one stream")
 @who_options("subject", subject_ref, "Events whose main subject this is")

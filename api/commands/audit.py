@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from api.commands.session import CommandError
+from api.commands.errors import CommandError
 from api.commands.witness import verifier_key
 from ledger.domain.notes import ED25519, VerifierKey, to_base64
 from ledger.domain.witness_policy import PolicyError, WitnessPolicy, parse_policy
@@ -19,7 +19,7 @@ from ledger.domain.witness_policy import PolicyError, WitnessPolicy, parse_polic
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.command(short_help="Check a ledger from outside, over HTTP.")
+@click.command()
 @click.argument("url", metavar="URL")
 @click.option("--key", "key_", required=True, type=verifier_key, metavar="VERIFIER_KEY", help="Of the ledger.")
 @click.option(

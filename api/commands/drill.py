@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from api.backups import BackupError, require_apart, require_private_folder
-from api.commands.session import CommandError, opened, read_settings
+from api.commands.errors import CommandError
+from api.commands.session import opened, read_settings
 from api.drill.checks import FAILED, HELD, NOT_LOOKED_AT, Verdict, overall
 from api.wiring import OK, Service
 
@@ -29,7 +30,7 @@ A made-up person is recorded in the ledger "drill" and erased. Nothing is rotate
 cannot show that old backups open nothing."""
 
 
-@click.group(short_help="Show that an erasure holds.")
+@click.group()
 def drill() -> None:
     """Show that an erasure holds, on this installation, and write it down."""
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 import click
 
 from api.backups import BackupError, back_up, require_apart, require_private_folder
+from api.commands.errors import CommandError
 from api.commands.parameters import time
-from api.commands.session import CommandError, opened
+from api.commands.session import opened
 from api.config import Settings
 from api.wiring import Service
 from keyvault import database as vault_database
@@ -28,7 +29,7 @@ from ledger.services.finality import sign_final_erasures
 _LINE_EVERY: Final = 100_000
 
 
-@click.group(short_help="Rotate and destroy the keys that wrap all others.")
+@click.group()
 def epochs() -> None:
     """Rotate and destroy the keys that wrap all others (KEKs); each is an epoch.
 
@@ -107,7 +108,7 @@ def destroy(number: int, backup_taken: int | None, *, abandon_damaged: bool, yes
         click.echo(f"{len(failures)} could not be stated final yet, the worker tries again: {failures[0]}", err=True)
 
 
-@click.command(short_help="Back the key vault up.")
+@click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--ledger", "with_ledger", is_flag=True, help="Back the ledger's database up as well.")
 def backup(folder: Path, *, with_ledger: bool) -> None:

@@ -16,7 +16,7 @@ from ledger.domain.names import reference_fault
 from ledger.services.erase import ErasureOrder, erase_subject
 
 
-@click.command(epilog=NAMES_NOTE, short_help="Erase a subject for good.")
+@click.command(epilog=NAMES_NOTE)
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to erase in.")
 @click.argument("subject", type=name, required=False)
 @click.option("--subject-ref", "by_ref", type=subject_ref, help="The subject by its ref (sub_…) instead of the name.")

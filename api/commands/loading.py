@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from api.commands.session import CommandError, opened, the_ledger
+from api.commands.errors import CommandError
+from api.commands.session import opened, the_ledger
 from api.importing import (
     LABEL_PREFIX,
     CsvRows,
@@ -51,7 +52,7 @@ class _Counts:
             self.recorded += 1
 
 
-@click.command("import", short_help="Append the events of a file.")
+@click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to append to.")
 @click.option("--create", is_flag=True, help="Make the ledger if there is none of this name.")

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from api.commands.session import CommandError
+from api.commands.errors import CommandError
 from api.opened_files import OpenCheckpoint
 from keyvault.signatures import verify_ed25519
 from ledger.domain.checkpoints import Checkpoint, open_checkpoint

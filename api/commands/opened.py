@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
+from api.commands.errors import CommandError
 from api.commands.offline import KEY_NOTE, checkpoint_opener, trust_options
-from api.commands.session import CommandError
 from api.opened_files import Outcome, verify_file
 from ledger.domain.notes import NoteError, VerifierKey
 from ledger.domain.opened import UNPROVEN, OpenedError
 from ledger.domain.witness_policy import QuorumError
 
 
-@click.group(short_help="Check files of opened events, offline.")
+@click.group()
 def opened() -> None:
     """Check what `query --proof opened` and the HTTP API with `"proof": "opened"` have given out."""
 

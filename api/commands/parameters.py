@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from api.starting import end_with
 from ledger.domain.ids import RefKind, parse_ref
 from ledger.domain.names import name_fault
 from ledger.domain.query import AsOf, NameOrRef
@@ -111,6 +110,9 @@ def parent_option(command: F) -> F:
 
     def follow(_context: click.Context, _parameter: click.Parameter, parent: int | None) -> None:
         if parent is not None:
+            # Imported here: few commands are given one, and each would start later for what it brings along.
+            from api.starting import end_with
+
             end_with(parent, signal.SIGTERM)
 
     return click.option(

@@ -12,7 +12,7 @@ from ledger.services.proving.proofs import prove_event
 from ledger.services.proving.publishing import log_key, note_of, publish
 
 
-@click.command(short_help="Print the newest checkpoint of a ledger.")
+@click.command()
 @click.option("--ledger", "ledger_name", required=True, help="The ledger.")
 @click.option("--key", "only_key", is_flag=True, help="Print the verifier key instead, under which it verifies.")
 @click.option(
@@ -38,7 +38,7 @@ def checkpoint(ledger_name: str, *, only_key: bool, accept_loss: bool) -> None:
     click.echo(text, nl=False)
 
 
-@click.command(short_help="Print the proof that an event is recorded.")
+@click.command()
 @click.argument("event_id", type=click.UUID)
 @click.option("--ledger", "ledger_name", required=True, help="The ledger.")
 def proof(event_id: UUID, ledger_name: str) -> None:

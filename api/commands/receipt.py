@@ -8,8 +8,8 @@ from typing import Final
 
 import click
 
+from api.commands.errors import CommandError
 from api.commands.offline import KEY_NOTE, checkpoint_opener, trust_options
-from api.commands.session import CommandError
 from api.receipt_files import LARGEST_FILE, CheckedReceipt, UnprovenReceiptError, check_receipt
 from keyvault.signatures import verify_ed25519
 from ledger.domain.names import name_fault
@@ -20,7 +20,7 @@ _CANNOT: Final = (
 )
 
 
-@click.group(short_help="Check receipts of erasures, offline.")
+@click.group()
 def receipt() -> None:
     """Check what the answer to an erasure and `GET …/erasures/{id}/receipt` have given out."""
 

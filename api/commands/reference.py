@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from api.cli import PROGRAM, cli
+from api.commands.later import Later
 
 DEFAULT_FILE: Final = "docs/reference/command-line.md"
 _WIDTH: Final = 100
@@ -45,7 +46,7 @@ def _helps(
         for name in command.list_commands(context):
             below = command.get_command(context, name)
             if below is not None:
-                yield from _helps(below, (*path, name), context)
+                yield from _helps(below.load() if isinstance(below, Later) else below, (*path, name), context)
 
 
 if __name__ == "__main__":

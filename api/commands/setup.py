@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import click
 
+from api.commands.errors import CommandError
 from api.commands.first_key import KEY_FILE, ensure_first_key, only_one
 from api.commands.parameters import parent_option
-from api.commands.session import CommandError, opened, read_settings, the_ledger
+from api.commands.session import opened, read_settings, the_ledger
 from api.config import LARGEST_PORT, Settings
 from api.demo import DEMO_LEDGER, DEMO_SUBJECT, demo_lines
 from api.importing import LABEL_PREFIX, explain
@@ -19,7 +20,7 @@ from ledger.domain.events import OPERATOR
 from ledger.services.ingest import Source, ingest_lines
 
 
-@click.command(short_help="Prepare everything that is missing.")
+@click.command()
 def init() -> None:
     """Prepare everything that is missing: home folder, tables, KEK, journal and its pinned key, the first API key.
 
@@ -43,7 +44,7 @@ def init() -> None:
         )
 
 
-@click.command(short_help="Bring both databases to the newest schema.")
+@click.command()
 def migrate() -> None:
     """Bring both databases to the newest schema.
 
@@ -57,7 +58,7 @@ def migrate() -> None:
     click.echo("both databases have the newest schema")
 
 
-@click.command(short_help="Serve the HTTP API.")
+@click.command()
 @click.option("--port", type=click.IntRange(1, LARGEST_PORT), help="Instead of PORT (default 8080).")
 @click.option("--host", help="The address to listen on, instead of AUDIT_LEDGER_HOST (default 127.0.0.1).")
 @parent_option
@@ -77,7 +78,7 @@ def serve(port: int | None, host: str | None) -> None:
     serve_http(settings)
 
 
-@click.command(short_help="Load a small made-up ledger.")
+@click.command()
 def demo() -> None:
     """Load a small made-up ledger, "demo", and print three requests to try. Safe to repeat."""
     settings = read_settings()

@@ -11,7 +11,8 @@ from uuid import UUID
 
 import click
 
-from api.commands.session import CommandError, opened
+from api.commands.errors import CommandError
+from api.commands.session import opened
 from api.receipts import ReceiptError, read_receipts
 from api.wiring import OK, Service
 from keyvault import database as vault_database
@@ -38,7 +39,7 @@ _WAIT_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05
 
 
-@click.group(short_help="What to do after a backup was put back.")
+@click.group()
 def vault() -> None:
     """What to do after a backup was put back: of the key vault, of a ledger, of the journal, of the KEKs."""
 

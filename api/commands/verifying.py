@@ -13,7 +13,8 @@ from uuid import UUID
 
 import click
 
-from api.commands.session import CommandError, opened, the_ledger
+from api.commands.errors import CommandError
+from api.commands.session import opened, the_ledger
 from api.verification import StateFile, StateFileError, opened_dependencies, report_json, report_text
 from api.wiring import Service
 from ledger.services.verifying.processes import Processes
@@ -26,7 +27,7 @@ WORTH_A_PROCESS: Final = 2 * RANGE
 """Events for which it pays to start a process."""
 
 
-@click.command(short_help="Check every row, and name what is wrong.")
+@click.command()
 @click.option("--ledger", "ledger_name", required=True, help="The ledger to check.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--jobs", type=click.IntRange(1, MOST_JOBS), help="Processes that read; by default one a core.")

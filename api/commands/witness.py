@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from api.commands.errors import CommandError
 from api.commands.parameters import parent_option
-from api.commands.session import CommandError
 from api.config import LARGEST_PORT
 from api.logs import configure_logs
 from ledger.domain.notes import NoteError, VerifierKey, parse_verifier_key
@@ -32,7 +32,7 @@ _state_option = click.option(
 )
 
 
-@click.group(short_help="Run a witness of logs.")
+@click.group()
 def witness() -> None:
     """Run a witness: it cosigns the checkpoints of logs, and of each log only one history.
 

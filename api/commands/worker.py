@@ -8,7 +8,7 @@ from api.commands.parameters import parent_option
 from api.commands.session import read_settings
 
 
-@click.command(short_help="Run projections, snapshots and timers.")
+@click.command()
 @parent_option
 def worker() -> None:
     """Run what follows the ledgers, until the process is told to stop.

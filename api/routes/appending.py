@@ -11,7 +11,7 @@ from flask import Response, request
 
 from api.auth import allowed, current_key
 from api.bodies import body_of, check_media_type
-from api.context import open_service, trace_id
+from api.context import current_visit, open_service, trace_id
 from api.importing import bounded_lines
 from api.json_text import JSON, NDJSON, json_response
 from api.ndjson import AppendReport
@@ -80,7 +80,8 @@ def append(ledger: LedgerInfo) -> Response:
 
 
 def _append_batch(ledger: LedgerInfo, events: list[NewEvent]) -> Response:
-    result = append_events(open_service().deps, ledger.ledger_id, events, current_key().key_id)
+    with current_visit().appending():
+        result = append_events(open_service().deps, ledger.ledger_id, events, current_key().key_id)
     answer = {"events": [render_appended(place) for place in result.events], "duplicate": result.duplicate}
     return json_response(answer, 200 if result.duplicate else 201)
 

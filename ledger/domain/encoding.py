@@ -30,9 +30,12 @@ _U64: Final = struct.Struct(">Q")
 _I64: Final = struct.Struct(">q")
 _PART_HEADER: Final = struct.Struct(">B32sI")
 _KEY_RECORD: Final = struct.Struct(">I8sIHIHI32s")
+_PLAINTEXT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+@lru_cache(maxsize=1024)
 def _word(text: str) -> bytes:
+    # Remembered: types and categories are few, come again in every event, and are nobody's data.
     encoded = text.encode("ascii")
     return _U16.pack(len(encoded)) + encoded
 
@@ -87,7 +90,7 @@ def encode_leaf(
             _stated(envelope),
             recorded_by.bytes,
             bytes((len(parts),)),
-            *[_BYTES[part.role] + part.key_id + sha256(part.sealed).digest() for part in parts],
+            *[_BYTES[part.role] + part.key_id + part_hash(part) for part in parts],
         )
     )
 
@@ -170,6 +173,12 @@ def encode_aad(envelope: Envelope, parts: Sequence[tuple[Role, bytes]], number: 
     return encode_shared_aad(envelope, parts) + bytes((number,))
 
 
+def encode_aads(envelope: Envelope, parts: Sequence[tuple[Role, bytes]]) -> list[bytes]:
+    """The AADs of all parts of an event: they differ in the number alone."""
+    shared = encode_shared_aad(envelope, parts)
+    return [shared + bytes((number,)) for number in range(len(parts))]
+
+
 def encode_shared_aad(envelope: Envelope, parts: Sequence[tuple[Role, bytes]]) -> bytes:
     """What the AADs of all parts of an event begin with: only the part's number is left, as one byte."""
     return b"".join(
@@ -230,7 +239,7 @@ def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObjec
         members["stream"] = stream
     if data is not None:
         members["data"] = data
-    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    text = _PLAINTEXT.encode(members).encode()
     return text + b" " * (-len(text) % PADDING_BLOCK)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ledger.domain.encoding import encode_leaf
@@ -82,11 +82,6 @@ def place_events(
         )
     size, frontier = extend_frontier(head.size, head.frontier, (event.leaf_hash for event in recorded))
     return recorded, Head(size, frontier, recorded_at if recorded else head.last_recorded_at, head.vault)
-
-
-def new_streams(events: Iterable[SealedEvent], versions: Mapping[bytes, int]) -> frozenset[bytes]:
-    """The refs of the streams that these events begin."""
-    return frozenset(ref for event in events if (ref := event.envelope.stream_ref) not in versions)
 
 
 def used_keys(events: Iterable[SealedEvent]) -> frozenset[bytes]:

@@ -14,6 +14,7 @@ DEPTH: Final = 64
 SMALLEST_INTEGER: Final = -(2**63)
 LARGEST_INTEGER: Final = 2**64 - 1
 
+_WHITE_SPACE: Final = " \t\n\r"
 _FAULTS: Final = 20
 """So many faults are reported; more help nobody."""
 
@@ -54,7 +55,7 @@ def same_json(one: Any, other: Any) -> bool:
 
 def _parsed(text: bytes, decoder: json.JSONDecoder) -> Any:
     try:
-        return decoder.decode(text.decode("utf-8"))
+        return _decoded(text.decode("utf-8"), decoder)
     except UnicodeDecodeError as error:
         raise MalformedError(f"the body is not UTF-8 (at byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -63,6 +64,14 @@ def _parsed(text: bytes, decoder: json.JSONDecoder) -> Any:
         raise MalformedError("the body is nested too deeply") from None
     except ValueError:
         raise MalformedError("the body holds a number with too many digits") from None
+
+
+def _decoded(text: str, decoder: json.JSONDecoder) -> Any:
+    """What ``decoder.decode`` gives, without its regular expressions for the white space around the value."""
+    value, end = decoder.raw_decode(text, len(text) - len(text.lstrip(_WHITE_SPACE)))
+    if end < len(text) and text[end:].strip(_WHITE_SPACE):
+        raise json.JSONDecodeError("Extra data", text, len(text) - len(text[end:].lstrip(_WHITE_SPACE)))
+    return value
 
 
 def value_faults(value: object, pointer: str) -> list[Fault]:
@@ -85,16 +94,25 @@ def _walk(value: object, pointer: str, levels: int, faults: list[Fault]) -> None
         if levels == 0:
             faults.append(Fault(pointer, f"must be nested at most {DEPTH} levels deep"))
         else:
-            for item in value.values() if isinstance(value, dict) else value:
-                _walk(item, pointer, levels - 1, faults)
-            if isinstance(value, dict) and any(not key.isascii() and _has_surrogate(key) for key in value):
-                faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
+            _walk_inside(value, pointer, levels - 1, faults)
     elif isinstance(value, int):
         # Clients and databases agree on 64 bits; beyond that a number would be rounded on its way by somebody.
         if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
             faults.append(Fault(pointer, "must be an integer of 64 bits; send a larger number as a string"))
     elif isinstance(value, float) and not math.isfinite(value):
         faults.append(Fault(pointer, "must be a number that a 64-bit float can hold"))
+
+
+def _walk_inside(value: dict[str, Any] | list[Any], pointer: str, levels: int, faults: list[Fault]) -> None:
+    for item in value.values() if isinstance(value, dict) else value:
+        # Most of what is sent is ASCII text, in which nothing can be wrong.
+        if not (type(item) is str and item.isascii()):
+            _walk(item, pointer, levels, faults)
+    if isinstance(value, dict):
+        for key in value:
+            if not key.isascii() and _has_surrogate(key):
+                faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
+                break
 
 
 def _has_surrogate(text: str) -> bool:

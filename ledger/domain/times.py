@@ -26,10 +26,11 @@ def parse_time(text: object) -> int | None:
     if not isinstance(text, str) or _RFC3339.fullmatch(text) is None:
         return None
     try:
-        # astimezone refuses what would leave the years 1 to 9999 in UTC and could never be shown again.
-        return (datetime.fromisoformat(text.upper()).astimezone(UTC) - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
+        microseconds = (datetime.fromisoformat(text.upper()) - _EPOCH) // _MICROSECOND
+    except ValueError:
         return None
+    # What leaves the years 1 to 9999 in UTC could never be shown again.
+    return microseconds if _FIRST <= microseconds <= _LAST else None
 
 
 def format_time(microseconds: int) -> str:

@@ -28,7 +28,7 @@ from ledger.ports.evidence import ErasureRoots, Evidence, KeyRow, LeafRow, Shred
 from ledger.ports.guard import Lost, LostErasure, Restored, RestoreGuard, VaultMarks
 from ledger.ports.outside import Alarms, Clock, Entropy
 from ledger.ports.overview import Follower, Overview
-from ledger.ports.store import HeadLock, KeyUsage, Shredding, Store
+from ledger.ports.store import HeadLock, KeyUsage, LogSurvey, Shredding, Store
 from ledger.ports.streams import Between, Occurrence, StreamPlace, StreamRange, Streams
 from ledger.ports.transparency import (
     FullTile,
@@ -110,6 +110,7 @@ __all__ = [
     "KeyRow",
     "KeyStatus",
     "KeyUsage",
+    "LogSurvey",
     "KeyVault",
     "KeyView",
     "Occurrence",

@@ -35,12 +35,30 @@ class KeyUsage:
     last: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class LogSurvey:
+    """What the log says of what is about to be appended: which ids are ``recorded``, which keys are ``dead``, which
+    streams have ended (``closed``) or were given up before they had an event (``abandoned``), and the versions of those
+    that have events."""
+
+    recorded: frozenset[UUID]
+    dead: frozenset[bytes]
+    closed: frozenset[bytes]
+    abandoned: frozenset[bytes]
+    versions: StreamVersions
+
+
 class HeadLock(Protocol):
     """The head of one ledger, locked: nobody else appends to it or erases in it until the block ends."""
 
     @property
     def head(self) -> Head:
         """As committed by the previous holder."""
+
+    def survey(
+        self, event_ids: Collection[UUID], key_ids: Collection[bytes], stream_refs: Collection[bytes]
+    ) -> LogSurvey:
+        """All that an append must know, in one look."""
 
     def find_ids(self, event_ids: Collection[UUID]) -> frozenset[UUID]:
         """Which of these ids are recorded."""
@@ -161,6 +179,9 @@ class Store(Streams, Overview, Evidence, Protocol):
         """All keys, oldest first."""
 
     def api_key(self, key_id: UUID) -> ApiKey | None: ...
+
+    def entrance(self, key_id: UUID, ledger_name: str | None) -> tuple[ApiKey | None, LedgerInfo | None]:
+        """An API key, and the ledger of this name; without the key no ledger either."""
 
     def revoke_api_key(self, key_id: UUID, now: int) -> bool:
         """Revoke a key; False when there is none. A key that is revoked stays so, with its first time."""

@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.access import AccessRole, ApiKey
+from ledger.domain.access import AccessRole, ApiKey, LedgerInfo
+from ledger.domain.names import ledger_name_fault
 from ledger.errors import NotFoundError, UnauthenticatedError
 from ledger.services.dependencies import Dependencies
 
@@ -58,14 +59,17 @@ def create_api_key(
     return IssuedKey(key, f"alk_{key.key_id.hex}_{text}")
 
 
-def authenticate(deps: Dependencies, token: str) -> ApiKey:
-    """The API key that this secret is of. Raises ``UnauthenticatedError``, the same for every reason."""
+def authenticate(deps: Dependencies, token: str, ledger_name: str | None = None) -> tuple[ApiKey, LedgerInfo | None]:
+    """The API key that this secret is of, and the ledger of this name, if there is one, in one look. Whether the key is
+    for that ledger is for the caller to say. Raises ``UnauthenticatedError``, the same for every reason."""
     refusal = UnauthenticatedError("the API key is missing, wrong, expired or revoked")
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise refusal
     secret_hash = sha256(base64.urlsafe_b64decode(match["secret"] + "=")).digest()
-    key = deps.store.api_key(UUID(hex=match["id"]))
+    if ledger_name is not None and ledger_name_fault(ledger_name) is not None:
+        ledger_name = None
+    key, ledger = deps.store.entrance(UUID(hex=match["id"]), ledger_name)
     # SHA-256 is enough for 256 random bits; what must not leak is how much of a guess was right.
     if key is None or not hmac.compare_digest(key.secret_hash, secret_hash):
         raise refusal
@@ -74,7 +78,7 @@ def authenticate(deps: Dependencies, token: str) -> ApiKey:
         raise refusal
     if key.last_used_at is None or now - key.last_used_at >= _TOUCH_EVERY:
         deps.store.touch_api_key(key.key_id, now)
-    return key
+    return key, ledger
 
 
 def list_api_keys(deps: Dependencies) -> Sequence[ApiKey]:

@@ -1,38 +1,36 @@
 """Append events: all or nothing, once, in one order with the erasers (design §4).
 
-The order of the steps is the protocol. Ids are looked up first, so a repeat is answered without touching a key (I4).
-Keys are committed before the events that need them: a crash leaves a key without events, never events without a key.
+The order of the steps is the protocol. A repeat is seen before anything is minted, or under the head lock (I4). Keys
+are committed before the events that need them: a crash leaves a key without events, never events without a key.
 Sealing stands before the head lock, and under the lock everything that could have changed meanwhile is looked at again:
-ids, dead keys, ended streams, versions, abandoned streams.
+ids, dead keys, ended streams, versions, abandoned streams. Appends share these steps (``ledger.services.appending``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import Appended, Head, NewEvent, RecordedEvent, SealedEvent
-from ledger.domain.names import STREAM_SUPERSEDED, is_process_category, is_reserved_category, split_stream
+from ledger.domain.events import Appended, NewEvent, RecordedEvent
 from ledger.domain.repeats import KnownRefs, is_repeat
-from ledger.domain.sequence import check_versions, new_streams, place_events, used_keys
 from ledger.errors import (
     BusyError,
+    DependencyError,
     Fault,
     IdConflictError,
-    InvalidError,
     PartlyRecordedError,
     StoreUnavailableError,
-    StreamClosedError,
 )
-from ledger.ports import HeadLock
+from ledger.services.appending.attempt import Admission, Attempt, Inspection
+from ledger.services.appending.group import record
+from ledger.services.appending.preparation import OvertakenError
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.validation import admit_events
-from ledger.services.marking import checked_head
-from ledger.services.naming import nameless_among, with_names
+from ledger.services.naming import nameless_among
 from ledger.services.opening import open_events
-from ledger.services.preparation import Candidate, OvertakenError, erased, expectations, prepare
 from ledger.services.recording import appended
 
 ATTEMPTS: Final = 8
@@ -45,14 +43,6 @@ class AppendResult:
 
     events: tuple[Appended, ...]
     duplicate: bool
-
-
-Admission = Callable[[Dependencies, UUID, Sequence[NewEvent]], Sequence[NewEvent]]
-"""Looks at new events that are not recorded yet, before anything is minted for them: gives them back, perhaps marked,
-or raises ``InvalidError``."""
-
-Inspection = Callable[[Sequence[SealedEvent]], None]
-"""Looks at what is about to be recorded, before the head is locked, and raises if that must not be."""
 
 
 def append_events(
@@ -72,114 +62,40 @@ def append_events(
     recorded, but for a ``StoreUnavailableError``: after that only a retry with the same ids can tell.
     """
     ids = [event.event_id or deps.new_id() for event in events]
-    append = _Append(deps, ledger_id, recorded_by, admit, inspect)
+    attempt = partial(Attempt, deps, events, ids, recorded_by, admit, inspect)
     try:
-        return append.run(events, ids)
+        return _run(deps, ledger_id, events, ids, attempt)
     except StoreUnavailableError:
         # The commit may or may not have reached the disk. Every event has an id by now, so asking again is safe (I4).
-        return AppendResult(append.run(events, ids).events, duplicate=False)
+        return AppendResult(_run(deps, ledger_id, events, ids, attempt).events, duplicate=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Append:
-    """One append, on its way from the request to the log."""
-
-    deps: Dependencies
-    ledger_id: UUID
-    recorded_by: UUID
-    admit: Admission
-    inspect: Inspection | None
-
-    def run(self, events: Sequence[NewEvent], ids: Sequence[UUID]) -> AppendResult:
-        deps, ledger_id = self.deps, self.ledger_id
-        dead: frozenset[bytes] = frozenset()
-        for _ in range(ATTEMPTS):
+def _run(
+    deps: Dependencies,
+    ledger_id: UUID,
+    events: Sequence[NewEvent],
+    ids: Sequence[UUID],
+    attempt: Callable[[frozenset[bytes]], Attempt],
+) -> AppendResult:
+    dead: frozenset[bytes] = frozenset()
+    for _ in range(ATTEMPTS):
+        tried = attempt(dead)
+        record(ledger_id, tried)
+        if tried.recorded is not None:
+            return AppendResult(tuple(appended(event) for event in tried.recorded), duplicate=False)
+        error = tried.error
+        if not isinstance(error, DependencyError):
+            # I4: whatever stands in its way by now, what was right when it was recorded is a repeat for good.
             known = deps.store.find_events(ledger_id, ids)
             if known:
-                # I4: before the catalogue is asked. What was right when it was recorded is a repeat for good.
                 return answer_repeat(deps, ledger_id, events, ids, known)
-            named = with_names(deps, ledger_id, self.admit(deps, ledger_id, events))
-            candidates = _candidates(named, ids)
-            try:
-                prepared = prepare(deps, ledger_id, candidates, self.recorded_by, dead)
-                if self.inspect is not None:
-                    self.inspect(prepared.events)
-                with deps.store.locked_head(ledger_id) as lock:
-                    head = checked_head(deps, ledger_id, lock.head, prepared.vault)
-                    recorded = _write(deps, lock, candidates, prepared.events, head)
-            except OvertakenError as overtaken:
-                dead |= overtaken.dead
-                for name, ref in overtaken.abandoned.items():
-                    # Whoever gave the ref up may have died before it got to this.
-                    deps.vault.replace_stream(ledger_id, name, ref)
-                continue
-            return AppendResult(tuple(appended(event) for event in recorded), duplicate=False)
-        raise BusyError("others keep changing the same streams; try again")
-
-
-def _candidates(events: Sequence[NewEvent], ids: Sequence[UUID]) -> list[Candidate]:
-    candidates = []
-    for index, (event, event_id) in enumerate(zip(events, ids, strict=True)):
-        split = split_stream(event.stream or "")
-        if event.stream is None or split is None:
-            fault = Fault(f"{event.pointer}/stream", "must have the form category-id", index)
-            raise InvalidError("a stream has no category", [fault])
-        if is_reserved_category(split[0]) and not (event.by_process and is_process_category(split[0])):
-            # By name it was refused at the door; by ref its category is only known now.
-            fault = Fault(f"{event.pointer}/stream_ref", "is a stream of the ledger's own events", index)
-            raise InvalidError("a stream is reserved for the ledger's own events", [fault])
-        candidates.append(Candidate(index, event, event_id, event.stream, split[0]))
-    return candidates
-
-
-def _write(
-    deps: Dependencies, lock: HeadLock, candidates: Sequence[Candidate], sealed: Sequence[SealedEvent], head: Head
-) -> list[RecordedEvent]:
-    """Everything that happens under the head lock. ``head``: the lock's, with what it is to remember of the vault."""
-    if lock.find_ids([candidate.event_id for candidate in candidates]):
-        # A twin of this append was faster, and its events are the answer (I4).
-        raise OvertakenError
-    # I8: an eraser who held this lock before us has written here which keys must never be used again.
-    dead = lock.shredded(used_keys(sealed))
-    if dead:
-        hit = [
-            candidate
-            for candidate, event in zip(candidates, sealed, strict=True)
-            if any(part.key_id in dead for part in event.parts)
-        ]
-        if all(candidate.event.omit_erased for candidate in hit):
-            raise OvertakenError(dead)
-        raise erased(candidate.fault("", "its subject, or the owner of its stream, was erased") for candidate in hit)
-    refs = [event.envelope.stream_ref for event in sealed]
-    versions = lock.versions(set(refs))
-    closed = lock.closed(versions.keys()) if versions else frozenset()
-    _check_open(candidates, refs, closed)
-    check_versions(expectations(candidates, refs), versions)
-    beginning = new_streams(sealed, versions)
-    abandoned = lock.abandoned(beginning) if beginning else frozenset()
-    if abandoned:
-        names = zip(candidates, refs, strict=True)
-        raise OvertakenError(abandoned={candidate.stream: ref for candidate, ref in names if ref in abandoned})
-    recorded, head = place_events(sealed, head, versions, deps.clock())
-    lock.write(recorded, head)
-    for candidate, event in zip(candidates, recorded, strict=True):
-        if candidate.event.closes_stream and event.envelope.stream_ref not in closed:
-            lock.close(event.envelope.stream_ref, event.position)
-    return recorded
-
-
-def _check_open(candidates: Sequence[Candidate], refs: Sequence[bytes], closed: Collection[bytes]) -> None:
-    """Refuse what stands behind the last event of its stream, be that recorded or earlier in the same batch."""
-    ended = set(closed)
-    faults = []
-    for candidate, ref in zip(candidates, refs, strict=True):
-        # That a stream has a successor can be said of one that has ended, too; no client can say it.
-        if ref in ended and candidate.event.event_type != STREAM_SUPERSEDED:
-            faults.append(candidate.fault("/stream", "has ended: nothing can be appended to it any more"))
-        if candidate.event.closes_stream:
-            ended.add(ref)
-    if faults:
-        raise StreamClosedError("a stream has ended; nothing was recorded", faults)
+        if not isinstance(error, OvertakenError):
+            raise error or BusyError("the append was not tried; try again")
+        dead |= error.dead
+        for name, ref in error.abandoned.items():
+            # Whoever gave the ref up may have died before it got to this.
+            deps.vault.replace_stream(ledger_id, name, ref)
+    raise BusyError("others keep changing the same streams; try again")
 
 
 def answer_repeat(

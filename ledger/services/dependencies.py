@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -27,8 +29,8 @@ class Dependencies:
     """The outside world of the ledger. Shared by threads; holds no state of its own.
 
     ``origin``: the host name in the names of the logs (``origin/ledger``). ``witnesses``: None where none are
-    configured. ``upcasters``: the ways from old versions of
-    events to new ones that are written in code.
+    configured. ``upcasters``: the ways from old versions of events to new ones that are written in code.
+    ``while_waiting``: what a thread does around the time in which it waits for others; must not raise.
     """
 
     store: Store
@@ -44,6 +46,7 @@ class Dependencies:
     origin: str
     witnesses: Witnesses | None = None
     upcasters: Upcasters = field(default_factory=Upcasters)
+    while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def new_id(self) -> UUID:
         """A fresh UUID version 7."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import Appended, NewEvent
+from ledger.domain.events import Appended, NewEvent, RecordedEvent
 from ledger.domain.intake import EVENT_BYTES, parse_event
 from ledger.domain.strict_json import parse_json
 from ledger.errors import (
@@ -131,26 +131,16 @@ def _without_repeated_ids(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
 
 
 def _append(deps: Dependencies, ledger_id: UUID, lines: Sequence[_Line], recorded_by: UUID) -> Iterator[LineResult]:
-    """Append what is new in one batch; take out what is refused, and try the others again."""
-    known = deps.store.find_events(ledger_id, [line.event.event_id for line in lines if line.event.event_id])
-    repeats = [line for line in lines if line.event.event_id in known]
-    rows = [known[line.event.event_id] for line in repeats if line.event.event_id]
-    clashes = set(conflicting(deps, ledger_id, [line.event for line in repeats], rows)) if repeats else set()
-    for index, (line, row) in enumerate(zip(repeats, rows, strict=True)):
-        if index in clashes:
-            fault = Fault("/id", "is recorded with other content")
-            error = IdConflictError("the event id is recorded with other content", [fault])
-            yield LineResult(line.number, None, duplicate=False, error=error)
-        else:
-            yield LineResult(line.number, appended(row), duplicate=True, error=None)
-    fresh = [line for line in lines if line.event.event_id not in known]
+    """Append what is new in one batch; take out what is refused or recorded, and try the others again."""
+    fresh = list(lines)
     while fresh:
         try:
             result = append_events(deps, ledger_id, [line.event for line in fresh], recorded_by)
-        except PartlyRecordedError:
-            # Somebody else is sending the same lines and has just recorded some of them: look again.
-            yield from _append(deps, ledger_id, fresh, recorded_by)
-            return
+        except (PartlyRecordedError, IdConflictError):
+            known = deps.store.find_events(ledger_id, [line.event.event_id for line in fresh if line.event.event_id])
+            yield from _repeated(deps, ledger_id, [line for line in fresh if line.event.event_id in known], known)
+            fresh = [line for line in fresh if line.event.event_id not in known]
+            continue
         except (CallerError, StateError) as error:
             bad = sorted({fault.index for fault in error.faults}) or list(range(len(fresh)))
             yield from (_refused(fresh[index], index, error) for index in bad)
@@ -159,6 +149,21 @@ def _append(deps: Dependencies, ledger_id: UUID, lines: Sequence[_Line], recorde
         for line, place in zip(fresh, result.events, strict=True):
             yield LineResult(line.number, place, duplicate=result.duplicate, error=None)
         return
+
+
+def _repeated(
+    deps: Dependencies, ledger_id: UUID, lines: Sequence[_Line], known: Mapping[UUID, RecordedEvent]
+) -> Iterator[LineResult]:
+    """The answers for lines whose ids are recorded."""
+    rows = [known[line.event.event_id] for line in lines if line.event.event_id]
+    clashes = set(conflicting(deps, ledger_id, [line.event for line in lines], rows))
+    for index, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        if index in clashes:
+            fault = Fault("/id", "is recorded with other content")
+            error = IdConflictError("the event id is recorded with other content", [fault])
+            yield LineResult(line.number, None, duplicate=False, error=error)
+        else:
+            yield LineResult(line.number, appended(row), duplicate=True, error=None)
 
 
 def _refused(line: _Line, index: int, error: LedgerError) -> LineResult:

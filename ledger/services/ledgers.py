@@ -44,8 +44,13 @@ def find_ledger(deps: Dependencies, name: str) -> LedgerInfo:
     """The ledger of this name. Raises ``NotFoundError``."""
     ledger = deps.store.ledger(name) if ledger_name_fault(name) is None else None
     if ledger is None:
-        raise NotFoundError("there is no ledger of this name")
+        raise unknown_ledger()
     return ledger
+
+
+def unknown_ledger() -> NotFoundError:
+    """What is said of a name that no ledger has."""
+    return NotFoundError("there is no ledger of this name")
 
 
 def describe_ledger(deps: Dependencies, ledger: LedgerInfo) -> LedgerSummary:

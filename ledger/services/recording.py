@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ledger.domain.encoding import encode_aad, encode_plaintext
+from ledger.domain.encoding import encode_aads, encode_plaintext
 from ledger.domain.events import Appended, Envelope, JsonObject, RecordedEvent, Role, SealedEvent, SealedPart
 from ledger.ports import DataKey
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainPart:
-    """A part before it is sealed. ``key`` None only for ``Role.SHREDDED``, which has nothing to seal."""
+    """A part before it is sealed. ``key`` None only for ``Role.SHREDDED``, which has nothing to seal. ``stream`` can be
+    put in last: which part carries the stream's name is known when all are there."""
 
     role: Role
     key_id: bytes
@@ -25,13 +26,12 @@ class PlainPart:
 
 def seal_event(envelope: Envelope, parts: Sequence[PlainPart], recorded_by: UUID) -> SealedEvent:
     """Seal the parts of one event, each under its own key, with all roles and key ids of the event as AAD."""
-    roles = [(part.role, part.key_id) for part in parts]
+    aads = encode_aads(envelope, [(part.role, part.key_id) for part in parts])
     sealed = []
-    for number, part in enumerate(parts):
+    for part, aad in zip(parts, aads, strict=True):
         body = b""
         if part.key is not None:
-            plaintext = encode_plaintext(subject=part.subject, stream=part.stream, data=part.data)
-            body = part.key.seal(plaintext, encode_aad(envelope, roles, number))
+            body = part.key.seal(encode_plaintext(subject=part.subject, stream=part.stream, data=part.data), aad)
         sealed.append(SealedPart(part.role, part.key_id, body))
     return SealedEvent(envelope, tuple(sealed), recorded_by)
 

@@ -14,11 +14,17 @@ from ledger.domain.catalogue import EventType, definition_of
 from ledger.domain.events import JsonObject
 from ledger.errors import AlreadyExistsError
 from ledger.ports import CatalogueMark
-from ledger.storage.database import read, writing
-from ledger.storage.tables import event_types, ledgers
+from ledger.storage.database import look, read, writing
+from ledger.storage.tables import Id, event_types, ledgers
 
 _NOTHING_FITS: Final[JsonObject] = {"not": {}}
 """The schema of a version whose row was altered by hand: nothing more is recorded of it, and nothing is led to it."""
+
+_OF_LEDGER: Final = sa.bindparam("ledger", type_=Id)
+_COUNT: Final = sa.select(sa.func.count()).select_from(event_types).where(event_types.c.ledger_id == _OF_LEDGER)
+_MARK: Final = sa.select(_COUNT.scalar_subquery().label("types"), ledgers.c.policy).where(
+    ledgers.c.ledger_id == _OF_LEDGER
+)
 
 
 class SqlCatalogues:
@@ -29,14 +35,7 @@ class SqlCatalogues:
 
     def catalogue_mark(self, ledger_id: UUID) -> CatalogueMark:
         """How many versions are registered, and the policy."""
-        count = (
-            sa.select(sa.func.count())
-            .select_from(event_types)
-            .where(event_types.c.ledger_id == ledger_id)
-            .scalar_subquery()
-        )
-        statement = sa.select(count.label("types"), ledgers.c.policy).where(ledgers.c.ledger_id == ledger_id)
-        row = read(self._engine, lambda connection: connection.execute(statement).one_or_none())
+        row = look(self._engine, lambda connection: connection.execute(_MARK, {"ledger": ledger_id}).one_or_none())
         return CatalogueMark(row.types, _object(row.policy)) if row is not None else CatalogueMark(0, {})
 
     def event_types(self, ledger_id: UUID) -> Sequence[EventType]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Engine, event, exc
 from sqlalchemy.dialects import postgresql, sqlite
@@ -43,6 +44,7 @@ _SESSION_SETTINGS: Final = (
 _WRITES: Final = "ledger_writes"
 _USED_AT: Final = "ledger_used_at"
 _PING_AFTER_SECONDS: Final = 1.0
+_REFUSALS: Final = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
 _MIGRATION_LOCK: Final = 0x6C656467_65723031
 
 
@@ -359,20 +361,32 @@ def _own_errors() -> Iterator[None]:
     except exc.SQLAlchemyError as error:
         # ``from None``: the original text can hold values of the statement.
         raise _translated(error) from None
+    except psycopg.Error as error:
+        # From COPY, which SQLAlchemy does not know.
+        raise _refused(error) if isinstance(error, _REFUSALS) else _lost(error) from None
     except sqlite3.Error as error:
         # From the listeners above, where SQLAlchemy does not wrap.
         raise StoreUnavailableError(f"the ledger database cannot be used ({_code(error)})") from None
 
 
 def _translated(error: exc.SQLAlchemyError) -> Exception:
-    code = _code(getattr(error, "orig", None) or error)
+    original = getattr(error, "orig", None) or error
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return _ConnectionLostError(f"the connection to the ledger database was lost ({code})")
+        return _ConnectionLostError(f"the connection to the ledger database was lost ({_code(original)})")
     if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError):
-        return IntegrityError(
-            f"the ledger database refused a statement ({code}); run `audit-ledger migrate`, then `audit-ledger verify`"
-        )
-    return StoreUnavailableError(f"the ledger database cannot be used ({code})")
+        return _refused(original)
+    return _lost(original)
+
+
+def _refused(error: BaseException) -> IntegrityError:
+    return IntegrityError(
+        f"the ledger database refused a statement ({_code(error)}); run `audit-ledger migrate`, then `audit-ledger "
+        "verify`"
+    )
+
+
+def _lost(error: BaseException) -> StoreUnavailableError:
+    return StoreUnavailableError(f"the ledger database cannot be used ({_code(error)})")
 
 
 def _code(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,20 +11,22 @@ from sqlalchemy import Connection
 
 from ledger.domain.events import Head, RecordedEvent, StreamVersions
 from ledger.domain.marks import VaultMark
-from ledger.domain.merkle import encode_frontier
 from ledger.errors import IntegrityError
+from ledger.ports import LogSurvey
 from ledger.storage import rows
-from ledger.storage.statements import select_closed, select_dead, select_ids, select_versions
+from ledger.storage.inserting import write_events
+from ledger.storage.statements import select_abandoned, select_closed, select_dead, select_ids, select_versions
+from ledger.storage.surveying import survey
 from ledger.storage.tables import (
+    Id,
     abandoned_streams,
     closed_streams,
     erasure_roots,
-    event_keys,
-    events,
     heads,
     shredded_keys,
 )
-from ledger.storage.wakeups import notify
+
+_LOCK: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id)).with_for_update()
 
 
 class SqlHeadLock:
@@ -34,8 +37,7 @@ class SqlHeadLock:
         self._ledger_id = ledger_id
         # SQLite has taken its one write lock at BEGIN IMMEDIATE; PostgreSQL takes the row's lock here. READ COMMITTED
         # gives every later statement a snapshot that has what the previous holder has committed.
-        statement = sa.select(heads).where(heads.c.ledger_id == ledger_id).with_for_update()
-        row = connection.execute(statement).one_or_none()
+        row = connection.execute(_LOCK, {"ledger": ledger_id}).one_or_none()
         if row is None:
             raise IntegrityError("a ledger has no head")
         self._head = rows.head_from(row)
@@ -44,6 +46,12 @@ class SqlHeadLock:
     def head(self) -> Head:
         """As committed by the previous holder."""
         return self._head
+
+    def survey(
+        self, event_ids: Collection[UUID], key_ids: Collection[bytes], stream_refs: Collection[bytes]
+    ) -> LogSurvey:
+        """All that an append must know."""
+        return survey(self._connection, self._ledger_id, event_ids, key_ids, stream_refs)
 
     def find_ids(self, event_ids: Collection[UUID]) -> frozenset[UUID]:
         """Which of these ids are recorded."""
@@ -59,11 +67,7 @@ class SqlHeadLock:
 
     def abandoned(self, stream_refs: Collection[bytes]) -> frozenset[bytes]:
         """Which of these refs were given up before their stream had an event."""
-        columns = abandoned_streams.c
-        statement = sa.select(columns.stream_ref).where(
-            columns.ledger_id == self._ledger_id, columns.stream_ref.in_(stream_refs)
-        )
-        return frozenset(self._connection.execute(statement).scalars())
+        return select_abandoned(self._connection, self._ledger_id, stream_refs)
 
     def abandon(self, stream_ref: bytes) -> None:
         """Give a ref up."""
@@ -81,22 +85,7 @@ class SqlHeadLock:
 
     def write(self, recorded: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""
-        self._connection.execute(sa.insert(events), [rows.event_row(event) for event in recorded])
-        keys = [row for event in recorded for row in rows.key_rows(event)]
-        if keys:
-            self._connection.execute(sa.insert(event_keys), keys)
-        self._connection.execute(
-            sa.update(heads)
-            .where(heads.c.ledger_id == self._ledger_id)
-            .values(
-                size=head.size,
-                frontier=encode_frontier(head.frontier),
-                last_recorded_at=head.last_recorded_at,
-                vault_mints=head.vault.mints,
-                journal_line=head.vault.journal,
-            )
-        )
-        notify(self._connection, self._ledger_id)
+        write_events(self._connection, self._ledger_id, recorded, head)
 
     def remember(self, mark: VaultMark) -> None:
         """Let the head remember this of the key vault."""

@@ -77,40 +77,32 @@ def _parts(sealed: bytes) -> tuple[SealedPart, ...]:
         return ()
 
 
-def event_row(event: RecordedEvent) -> Mapping[str, Any]:
-    """The row of ``events`` of an event."""
+def event_values(event: RecordedEvent) -> tuple[Any, ...]:
+    """The values of the columns of ``events``, in their order, of an event."""
     envelope = event.envelope
-    return {
-        "ledger_id": envelope.ledger_id,
-        "position": event.position,
-        "event_id": envelope.event_id,
-        "stream_ref": envelope.stream_ref,
-        "stream_version": event.stream_version,
-        "category": envelope.category,
-        "event_type": envelope.event_type,
-        "schema_version": envelope.schema_version,
-        "recorded_at": event.recorded_at,
-        "occurred_at": envelope.occurred_at,
-        "correlation_id": envelope.correlation_id,
-        "causation_id": envelope.causation_id,
-        "recorded_by": event.recorded_by,
-        "sealed": pack_parts(event.parts),
-        "leaf_hash": event.leaf_hash,
-    }
+    return (
+        envelope.ledger_id,
+        event.position,
+        envelope.event_id,
+        envelope.stream_ref,
+        event.stream_version,
+        envelope.category,
+        envelope.event_type,
+        envelope.schema_version,
+        event.recorded_at,
+        envelope.occurred_at,
+        envelope.correlation_id,
+        envelope.causation_id,
+        event.recorded_by,
+        pack_parts(event.parts),
+        event.leaf_hash,
+    )
 
 
-def key_rows(event: RecordedEvent) -> list[dict[str, Any]]:
-    """The rows of ``event_keys`` of an event."""
-    return [
-        {
-            "ledger_id": event.envelope.ledger_id,
-            "key_id": key_id,
-            "position": event.position,
-            "part": part,
-            "role": role,
-        }
-        for part, role, key_id in event_key_rows(event)
-    ]
+def key_values(event: RecordedEvent) -> list[tuple[UUID, bytes, int, int, int]]:
+    """The values of the columns of ``event_keys``, in their order, of the keys of an event."""
+    ledger_id, position = event.envelope.ledger_id, event.position
+    return [(ledger_id, key_id, position, part, role) for part, role, key_id in event_key_rows(event)]
 
 
 def head_from(row: Row[Any]) -> Head:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ledger.storage.database import one_of
-from ledger.storage.tables import Id, closed_streams, events, shredded_keys
+from ledger.storage.tables import Id, abandoned_streams, closed_streams, events, shredded_keys
 
 T = TypeVar("T")
 
@@ -102,6 +102,20 @@ def select_dead(connection: Connection, ledger_id: UUID, key_ids: Collection[byt
 def select_closed(connection: Connection, ledger_id: UUID, stream_refs: Collection[bytes]) -> frozenset[bytes]:
     """Which of these streams have ended."""
     columns = closed_streams.c
+    return frozenset(
+        stream_ref
+        for chunk in in_chunks(stream_refs)
+        for stream_ref in connection.execute(
+            sa.select(columns.stream_ref).where(
+                columns.ledger_id == ledger_id, one_of(connection, columns.stream_ref, chunk)
+            )
+        ).scalars()
+    )
+
+
+def select_abandoned(connection: Connection, ledger_id: UUID, stream_refs: Collection[bytes]) -> frozenset[bytes]:
+    """Which of these refs were given up before their stream had an event."""
+    columns = abandoned_streams.c
     return frozenset(
         stream_ref
         for chunk in in_chunks(stream_refs)

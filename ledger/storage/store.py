@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from ledger.storage.migrate import pending_migrations
 from ledger.storage.overview import SqlOverview
 from ledger.storage.streams import SqlStreams
 from ledger.storage.tables import (
+    Id,
     api_keys,
     closed_streams,
     erasure_roots,
@@ -34,6 +35,21 @@ from ledger.storage.tables import (
     shredded_keys,
 )
 from ledger.storage.wakeups import wakeups_of
+
+# What every request asks for is made once: to make a statement takes as long as to run it.
+_LEDGER: Final = sa.select(ledgers).where(ledgers.c.name == sa.bindparam("name", type_=sa.Text))
+_API_KEY: Final = sa.select(api_keys).where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
+_ENTRANCE: Final = (
+    sa.select(
+        api_keys,
+        ledgers.c.ledger_id.label("found_id"),
+        ledgers.c.name.label("found_name"),
+        ledgers.c.created_at.label("found_since"),
+    )
+    .select_from(api_keys.outerjoin(ledgers, ledgers.c.name == sa.bindparam("name", type_=sa.Text)))
+    .where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
+)
+_HEAD: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id))
 
 
 class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
@@ -75,7 +91,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def ledger(self, name: str) -> LedgerInfo | None:
         """The ledger of this name."""
-        return read(self._engine, lambda connection: self._find_ledger(connection, name))
+        return look(self._engine, lambda connection: self._find_ledger(connection, name))
 
     def ledger_name(self, ledger_id: UUID) -> str:
         """The name of a ledger."""
@@ -86,7 +102,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     @staticmethod
     def _find_ledger(connection: Connection, name: str) -> LedgerInfo | None:
-        row = connection.execute(sa.select(ledgers).where(ledgers.c.name == name)).one_or_none()
+        row = connection.execute(_LEDGER, {"name": name}).one_or_none()
         return rows.ledger_from(row) if row is not None else None
 
     def head(self, ledger_id: UUID, *, settled: bool = False) -> Head:
@@ -94,7 +110,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         if settled:
             with self.locked_head(ledger_id) as lock:
                 return lock.head
-        row = self._one(sa.select(heads).where(heads.c.ledger_id == ledger_id))
+        row = self._one(_HEAD, {"ledger": ledger_id})
         if row is None:
             raise IntegrityError("a ledger has no head")
         return rows.head_from(row)
@@ -226,8 +242,16 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def api_key(self, key_id: UUID) -> ApiKey | None:
         """The API key of this id."""
-        row = self._one(sa.select(api_keys).where(api_keys.c.key_id == key_id))
+        row = self._one(_API_KEY, {"key": key_id})
         return rows.api_key_from(row) if row is not None else None
+
+    def entrance(self, key_id: UUID, ledger_name: str | None) -> tuple[ApiKey | None, LedgerInfo | None]:
+        """The API key of this id, and the ledger of this name."""
+        row = self._one(_ENTRANCE, {"key": key_id, "name": ledger_name})
+        if row is None:
+            return None, None
+        found = LedgerInfo(row.found_id, row.found_name, row.found_since) if row.found_id is not None else None
+        return rows.api_key_from(row), found
 
     def revoke_api_key(self, key_id: UUID, now: int) -> bool:
         """Revoke an API key."""
@@ -249,14 +273,14 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
             raise StoreUnavailableError("the ledger database has pending migrations; run `audit-ledger migrate`")
 
     def _all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        return read(self._engine, lambda connection: connection.execute(statement).all())
+        return look(self._engine, lambda connection: connection.execute(statement).all())
 
     def _matching(
         self, statement: sa.Select[Any], column: sa.Column[Any], values: Collection[Any]
     ) -> Iterator[sa.Row[Any]]:
         """The rows of a statement whose column has one of many values, in any order."""
         for chunk in statements.in_chunks(values):
-            yield from read(self._engine, partial(self._execute_matching, statement, column, chunk))
+            yield from look(self._engine, partial(self._execute_matching, statement, column, chunk))
 
     @staticmethod
     def _execute_matching(
@@ -264,8 +288,8 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
     ) -> Sequence[sa.Row[Any]]:
         return connection.execute(statement.where(one_of(connection, column, values))).all()
 
-    def _one(self, statement: sa.Executable) -> sa.Row[Any] | None:
-        return read(self._engine, lambda connection: connection.execute(statement).one_or_none())
+    def _one(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> sa.Row[Any] | None:
+        return look(self._engine, lambda connection: connection.execute(statement, values).one_or_none())
 
 
 def _recorded_at(connection: Connection, ledger_id: UUID, position: int) -> int:

@@ -19,7 +19,7 @@ from ledger.domain.sequence import place_events
 from ledger.ports import DataKey, Store
 from ledger.services.dependencies import Dependencies
 from ledger.services.verifying.running import verify_ledger
-from scripts.benchmarks.frame import AtLeast, AtMost, Engine, Report
+from scripts.benchmarks.frame import AtLeast, AtMost, Engine, Report, per_second
 from tests.support.service import Service, new_ledger
 
 FEW: Final = 50_000
@@ -60,7 +60,7 @@ def run(report: Report) -> None:
             writer.write(many)
             _, peak = _as_a_command(service, ledger.name, jobs=1)
             name = f"memory for {many:,} events ÷ for {FEW:,}"
-            report.ratio_of(name, [least], [peak], AtMost(1.3), shown=_mebibytes)
+            report.ratio_of(name, [least], [peak], AtMost(1.2), shown=mebibytes)
             _measure_checking(report, engine, service.deps, ledger.ledger_id, many)
             one, two = (partial(_as_a_command, service, ledger.name, jobs=jobs) for jobs in (1, 2))
             report.ratio(f"one process ÷ two, {many:,} events, opening all parts", two, one, rounds=3)
@@ -84,8 +84,8 @@ def _measure_checking(report: Report, engine: Engine, deps: Dependencies, ledger
         what = "structure and all parts opened" if opening else "structure"
         bar = AtLeast(1) if engine == "postgresql" and not opening else None
         name = f"{what}: events a second for a core, as delivered ÷ {EVENTS_A_SECOND:,}"
-        report.ratio_of(name, [EVENTS_A_SECOND], checking, bar, shown=_rate)
-        report.ratio_of("    the same with reading them", [EVENTS_A_SECOND], whole, shown=_rate)
+        report.ratio_of(name, [EVENTS_A_SECOND], checking, bar, shown=per_second)
+        report.ratio_of("    the same with reading them", [EVENTS_A_SECOND], whole, shown=per_second)
         report.note(f"    of the time, {sorted(waiting)[len(waiting) // 2]:.0%} is reading")
 
 
@@ -159,24 +159,25 @@ class _Writer:
 
 
 def _as_a_command(service: Service, ledger: str, *, jobs: int) -> tuple[float, float]:
-    """Seconds, and the kibibytes that the process took at most."""
     place = service.place
     settings = {
         "AUDIT_LEDGER_HOME": str(place.home),
         "AUDIT_LEDGER_DATABASE_URL": place.ledger_url,
         "AUDIT_LEDGER_KEYVAULT_URL": place.vault_url,
     }
+    return verify_as_a_command({**os.environ, **settings}, ledger, jobs=jobs)
+
+
+def verify_as_a_command(environment: Mapping[str, str], ledger: str, *, jobs: int) -> tuple[float, float]:
+    """Seconds, and the kibibytes that the process took at most."""
     command = [sys.executable, "-c", _VERIFY, ledger, str(jobs)]
     done = subprocess.run(  # noqa: S603 - the program itself
-        command, env={**os.environ, **settings}, capture_output=True, text=True, check=True
+        command, env=environment, capture_output=True, text=True, check=True
     )
     seconds, peak = done.stdout.splitlines()[-1].split()[1:]
     return float(seconds), float(peak)
 
 
-def _mebibytes(kibibytes: float) -> str:
+def mebibytes(kibibytes: float) -> str:
+    """How an amount of memory is shown."""
     return f"{kibibytes / _MEBIBYTE:.0f} MiB"
-
-
-def _rate(events: float) -> str:
-    return f"{events:,.0f}/s"

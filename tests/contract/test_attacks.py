@@ -21,7 +21,8 @@ from ledger.domain.events import RecordedEvent, Role, SealedPart
 from ledger.domain.merkle import encode_frontier, extend_frontier, hash_leaf, root_of
 from ledger.domain.names import SUBJECT_ERASED
 from ledger.services.proving.publishing import log_key, publish
-from ledger.storage import rows, tables
+from ledger.storage import tables
+from tests.support import rows
 from tests.support.ledgers import Ledger, a_fact, a_visit
 
 ERASED_AT = 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,10 @@ from ledger.ports import Cursor, CursorKey, Cursors, CursorState
 from ledger.storage.database import open_engine
 from ledger.storage.derived import open_derived
 from tests.support.ledgers import Ledger
+from tests.support.processes import processes
 
 T = TypeVar("T")
 
-processes = multiprocessing.get_context("spawn")
 
 KEY = CursorKey("projection", "activity", 1)
 OURS, THEIRS = UUID(int=1), UUID(int=2)

@@ -37,7 +37,9 @@ from tests.contract.vault_world import (
 )
 from tests.support.postgres import PostgresCluster
 
-ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("AUDIT_LEDGER_TEST_ROUNDS", "4"))
+PAUSE_SECONDS = 0.01
+"""Between the turns of a writer or reader: those who never rest leave a rotation on SQLite hardly a turn."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -326,6 +328,7 @@ class Crowd:
             with self.lock:
                 self.names[name] = key_id
                 self.minted[key_id] = part
+            self.stop.wait(PAUSE_SECONDS)
 
     def _read(self) -> None:
         chance = random.Random(1)
@@ -346,6 +349,7 @@ class Crowd:
                         assert key_id in self.doomed, view.status
                     assert view.status in ("fenced", "restricted")
                 self.reads += 1
+            self.stop.wait(PAUSE_SECONDS)
 
     def _erase(self) -> None:
         vault = self.world.open()

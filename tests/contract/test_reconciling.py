@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.cli import cli
-from api.commands.session import CommandError
+from api.commands.errors import CommandError
 from api.guard import DOUBTS, Guard
 from api.readiness import NotReadyError
 from api.receipts import ReceiptError, read_receipts
@@ -35,8 +35,10 @@ from ledger.services.reconciling.looking import look
 from ledger.services.reconciling.mending import Mended, mend
 from ledger.services.reinstating import reinstate_subject
 from ledger.services.restricting import lift_restriction, restrict_subject
-from ledger.storage import rows, tables
+from ledger.services.verifying.published import SIGNED
+from ledger.storage import tables
 from tests.contract.old_copies import OldCopies, Part, service_with_old_copies
+from tests.support import rows
 from tests.support.ledgers import PRIVACY_OFFICER, a_fact, a_visit, reasons
 from tests.support.postgres import PostgresCluster
 from tests.support.restoring import Databases, SqliteFiles, Templates
@@ -78,9 +80,6 @@ def lift(copies: OldCopies, name: str) -> None:
 def shown(copies: OldCopies, position: int = 0) -> str | None:
     """Why the data of an event is not shown; None: it is."""
     return reasons(copies.ledger.event_at(position)).get("/data")
-
-
-SIGNED = "a row here is not the one of which the checkpoint was signed that is kept outside of the databases"
 
 
 def contradictions(copies: OldCopies) -> list[str]:

@@ -64,7 +64,7 @@ def test_a_secret_is_stored_as_its_hash_alone(ledger: Ledger) -> None:
     """What is shown once opens the door; in the database there is only SHA-256 of it."""
     issued = issue(ledger, roles=[AccessRole.WRITER, AccessRole.AUDITOR])
     assert issued.secret.startswith(f"alk_{issued.key.key_id.hex}_")
-    known = authenticate(ledger.deps, issued.secret)
+    known, _ = authenticate(ledger.deps, issued.secret)
     assert (known.key_id, known.roles, known.ledger_id) == (
         issued.key.key_id,
         frozenset({AccessRole.WRITER, AccessRole.AUDITOR}),
@@ -74,6 +74,20 @@ def test_a_secret_is_stored_as_its_hash_alone(ledger: Ledger) -> None:
     assert issued.secret not in repr(list_api_keys(ledger.deps))
     other = issue(ledger)
     assert other.secret[-43:] != issued.secret[-43:]
+
+
+def test_a_key_and_a_ledger_are_found_in_one_look(ledger: Ledger) -> None:
+    """Whether the key may enter it is another question; a name that no ledger can have is that of none."""
+    issued = issue(ledger)
+    other = ledger.backend.new_ledger()
+    for one in (ledger, other):
+        info = ledger.deps.store.ledger(ledger.deps.store.ledger_name(one.ledger_id))
+        assert info is not None
+        key, found = authenticate(ledger.deps, issued.secret, info.name)
+        assert (key.key_id, found) == (issued.key.key_id, info)
+    for name in ("no-such-ledger", "", "nul\0", "x" * 1000, None):
+        assert authenticate(ledger.deps, issued.secret, name)[1] is None
+    assert ledger.deps.store.entrance(UUID(int=1), "x") == (None, None)
 
 
 def test_every_wrong_key_is_refused_alike(ledger: Ledger) -> None:
@@ -106,7 +120,7 @@ def test_every_wrong_key_is_refused_alike(ledger: Ledger) -> None:
             authenticate(ledger.deps, token)
         told.add((caught.value.detail, caught.value.faults))
     assert len(told) == 1
-    assert authenticate(ledger.deps, good.secret).key_id == good.key.key_id
+    assert authenticate(ledger.deps, good.secret)[0].key_id == good.key.key_id
 
 
 def test_a_key_works_until_the_microsecond_that_it_expires(ledger: Ledger) -> None:
@@ -114,7 +128,7 @@ def test_a_key_works_until_the_microsecond_that_it_expires(ledger: Ledger) -> No
     expires_at = ledger.backend.clock.now + 1000
     issued = issue(ledger, expires_at=expires_at)
     ledger.backend.clock.now = expires_at - 2
-    assert authenticate(ledger.deps, issued.secret).key_id == issued.key.key_id
+    assert authenticate(ledger.deps, issued.secret)[0].key_id == issued.key.key_id
     with pytest.raises(UnauthenticatedError):
         authenticate(ledger.deps, issued.secret)
     revoke_api_key(ledger.deps, issued.key.key_id)

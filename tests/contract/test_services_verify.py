@@ -16,7 +16,8 @@ from ledger.domain.query import EventQuery
 from ledger.domain.verdicts import VerifyReport
 from ledger.services.read import query_events
 from ledger.services.verifying.running import verify_ledger
-from ledger.storage import rows, tables
+from ledger.storage import tables
+from tests.support import rows
 from tests.support.ledgers import Ledger, a_fact, a_visit
 
 EVENTS, KEYS, DEAD, HEADS = tables.events, tables.event_keys, tables.shredded_keys, tables.heads

@@ -22,7 +22,7 @@ from ledger.domain.merkle import extend_frontier, root_of
 from ledger.domain.query import EventFilter, KeyCondition, Place
 from ledger.domain.sequence import place_events
 from ledger.errors import AlreadyExistsError, IntegrityError, StoreUnavailableError
-from ledger.ports import ErasureRoots
+from ledger.ports import ErasureRoots, LogSurvey
 from ledger.storage import database
 from ledger.storage.database import open_engine, reading
 from ledger.storage.migrate import migrate
@@ -148,6 +148,25 @@ def test_versions_are_those_of_streams_that_have_events(store: SqlStore, ledger_
         assert lock.versions([T, S, b"u" * 16]) == {S: 5, T: 2}
         assert lock.find_ids([UUID(int=n) for n in (1, 7, 8)]) == {UUID(int=1), UUID(int=7)}
         assert lock.head == store.head(ledger_id)
+
+
+def test_one_look_tells_all_that_an_append_must_know(store: SqlStore, ledger_id: UUID) -> None:
+    """The same as each question by itself, for nothing, for what is not there, and for thousands."""
+    write(store, ledger_id, *(sealed(ledger_id, n, stream_ref=S if n % 3 else T) for n in range(1, 8)))
+    refs = [S, T, *(number.to_bytes(16) for number in range(2500))]
+    ids = [UUID(int=n) for n in range(1, 2500)]
+    keys = [KEY_1, KEY_2, *(number.to_bytes(32) for number in range(2500))]
+    with store.locked_head(ledger_id) as lock:
+        lock.abandon(refs[7])
+        lock.close(S, 6)
+        lock.shred([KEY_2], 3, ERASURE, BEFORE, before=BEFORE)
+        assert lock.survey([], [], []) == LogSurvey(frozenset(), frozenset(), frozenset(), frozenset(), {})
+        found = lock.survey(ids, keys, refs)
+        assert found == LogSurvey(
+            lock.find_ids(ids), lock.shredded(keys), lock.closed(refs), lock.abandoned(refs), lock.versions(refs)
+        )
+    assert (len(found.recorded), set(found.dead), set(found.closed)) == (7, {KEY_2}, {S})
+    assert (set(found.abandoned), dict(found.versions)) == ({refs[7]}, {S: 5, T: 2})
 
 
 def test_a_time_resolves_to_the_last_event_at_or_before_it(store: SqlStore, ledger_id: UUID) -> None:

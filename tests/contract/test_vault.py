@@ -267,6 +267,73 @@ def test_the_number_of_statements_does_not_grow_with_the_batch(vault: Vault) -> 
     assert counts[0] == counts[1] <= 5
 
 
+def test_what_is_known_takes_two_statements(vault: Vault) -> None:
+    """From names to refs, and from refs to keys; one if no name is asked for."""
+    arguments: tuple[Any, ...] = (LEDGER, {"patient-A": "patient:A"}, [("patient:A", "x"), ("doctor:L", "actor")])
+    vault.reserve(*arguments, mint=True)
+    statements: list[str] = []
+    listener = partial(_note_statement, statements)
+    event.listen(vault.engine, "before_cursor_execute", listener)
+    assert vault.reserve(*arguments, mint=True).complete
+    assert len(statements) == 2
+    assert vault.reserve(LEDGER, {}, [], mint=False).complete
+    assert len(statements) == 3
+    event.remove(vault.engine, "before_cursor_execute", listener)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_ledger_s_secrets_are_compared_in_every_call(world: World, vault: Vault, kind: int) -> None:
+    """I7, I9: name key and data key are remembered for the work that it saves; what the vault holds now decides."""
+    arguments: tuple[Any, ...] = (LEDGER, {"patient-A": "patient:A"}, [("patient:A", "")])
+    before = vault.reserve(*arguments, mint=True)
+    values = {"ledger": LEDGER if vault.engine.dialect.name == "postgresql" else LEDGER.bytes, "kind": kind}
+    place = "WHERE ledger_id = :ledger AND kind = :kind"
+    with database.reading(world.admin()) as connection:
+        wrapped = connection.execute(text(f"SELECT wrapped FROM ledger_secrets {place}"), values).scalar_one()
+    damaged = bytes([*wrapped[:-1], wrapped[-1] ^ 1])
+    world.execute(f"UPDATE ledger_secrets SET wrapped = :wrapped {place}", wrapped=damaged, **values)
+    for _ in range(2):
+        with pytest.raises(DamagedKeyError):
+            vault.reserve(*arguments, mint=True)
+    world.execute(f"UPDATE ledger_secrets SET wrapped = :wrapped {place}", wrapped=wrapped, **values)
+    after = vault.reserve(*arguments, mint=True)
+    assert (after.streams, after.subjects, list(after.keys)) == (before.streams, before.subjects, list(before.keys))
+    world.execute(f"DELETE FROM ledger_secrets {place}", **values)
+    with pytest.raises(UnknownLedgerError):
+        vault.reserve(*arguments, mint=True)
+
+
+def test_names_are_found_under_the_name_key_that_the_vault_has_now(world: World, vault: Vault) -> None:
+    """The ledger's secrets were replaced while another process remembered the old ones: no name of the old leads on."""
+    vault.reserve(LEDGER, {"patient-A": "patient:A"}, [], mint=True)
+    values = {"ledger": LEDGER if vault.engine.dialect.name == "postgresql" else LEDGER.bytes}
+    world.execute("DELETE FROM ledger_secrets WHERE ledger_id = :ledger", **values)
+    world.open().create_ledger(LEDGER)
+    renewed = vault.reserve(LEDGER, {"patient-A": "patient:A"}, [], mint=False)
+    assert (renewed.complete, renewed.streams, renewed.subjects) == (False, {}, {})
+    assert renewed.ledger_key.key_id == world.open().reserve(LEDGER, {}, [], mint=False).ledger_key.key_id
+
+
+def test_the_mark_counts_every_key_that_was_seen(world: World, vault: Vault) -> None:
+    """A key that another process makes between two statements is counted, or is not seen: a vault that is restored to
+    before it is noticed."""
+    vault.reserve(LEDGER, {"patient-A": "patient:A"}, [], mint=True)
+    other, made = world.open(), list[str]()
+
+    def mint(*_: object) -> None:
+        purpose = f"p{len(made)}"
+        made.append(purpose)
+        other.reserve(LEDGER, {}, [("patient:A", purpose)], mint=True)
+
+    wanted = [("patient:A", f"p{number}") for number in range(9)]
+    for moment in ("before_cursor_execute", "after_cursor_execute"):
+        event.listen(vault.engine, moment, mint)
+        found = vault.reserve(LEDGER, {"patient-A": "patient:A"}, wanted, mint=False)
+        event.remove(vault.engine, moment, mint)
+        assert made
+        assert found.mark.mints >= 1 + sum(purpose != "" for _, purpose in found.keys)
+
+
 def test_a_batch_may_be_larger_than_one_statement_takes(vault: Vault) -> None:
     """Thousands of names go in chunks."""
     streams = {f"patient-{n}": f"patient:{n}" for n in range(1201)}

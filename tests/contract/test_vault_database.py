@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, LargeBinary, bindparam, event, inspect, select, text
 
 from keyvault import clear_names, database, tables
 from keyvault.database import make_engine
@@ -299,6 +302,109 @@ def test_a_lost_connection_is_survived_by_reads(postgres: PostgresCluster, tmp_p
         with pytest.raises(VaultUnavailableError), database.writing(vault.engine) as connection:
             die(9, connection)
         assert len(attempts) == 1
+
+
+@pytest.mark.parametrize(("name", "instead"), [("_PING_AFTER_SECONDS", 60.0), ("_has_input", lambda _: False)])
+def test_a_write_never_begins_on_a_connection_that_is_gone(
+    postgres: PostgresCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: object
+) -> None:
+    """A write is not done again, so its connection is looked at before: by what the server has said, and by asking it
+    when the last use is long ago. Each of the two is enough."""
+    with postgresql_world(postgres, tmp_path) as world:
+        vault = set_up(world)
+        monkeypatch.setattr(database, "_PING_AFTER_SECONDS", 0.0)
+        monkeypatch.setattr(database, name, instead)
+        assert key_of(vault, "patient:A")
+        with postgres.connect() as hand:
+            killed = hand.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
+            ).fetchall()
+        assert killed
+        with database.writing(vault.engine) as connection:
+            assert connection.execute(text("SELECT count(*) FROM subject_keys")).scalar_one() == 1
+
+
+def test_a_lost_connection_is_survived_by_looking(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """What is read outside of a transaction is read once more, too, and a second loss is told."""
+    with postgresql_world(postgres, tmp_path) as world:
+        vault = set_up(world)
+        attempts: list[int] = []
+
+        def die(times: int, connection: Connection) -> int:
+            attempts.append(1)
+            if len(attempts) <= times:
+                connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            return connection.execute(text("SELECT 7")).scalar_one()  # type: ignore[no-any-return]  # a literal
+
+        assert database.look(vault.engine, lambda connection: die(1, connection)) == 7
+        attempts.clear()
+        with pytest.raises(ConnectionLostError):
+            database.look(vault.engine, lambda connection: die(9, connection))
+        assert len(attempts) == 2
+
+
+def test_looking_leaves_no_transaction_open_and_writers_have_theirs(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """The connection of a look goes back as it was: a write on it that fails afterwards leaves nothing."""
+    with postgresql_world(postgres, tmp_path) as world:
+        vault = set_up(world)
+        state = text("SELECT xact_start = query_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+        alone = [database.look(vault.engine, lambda connection: connection.execute(state).scalar_one()) for _ in "ab"]
+        assert alone == [True, True]
+        backup = tables.backups.insert().values(taken_at=1, kind="made", recorded_at=1)
+        with pytest.raises(KeyVaultError), database.writing(vault.engine) as connection:
+            [connection.execute(one) for one in (backup, backup)]
+        assert world.rows("backups") == []
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_many_values_go_as_one_and_all_are_found(empty_world: World, size: int) -> None:
+    """None of them, one, and more than a list of parameters takes; of others' rows none."""
+    migrate(empty_world.admin())
+    refs = [hashlib.sha256(b"%d" % number).digest()[:size] for number in range(3000)]
+    rows = [{"ledger_id": LEDGER, "subject_ref": ref, "state": "active", "changed_at": 1} for ref in refs]
+    column, values = tables.subjects.c.subject_ref, bindparam("values", type_=LargeBinary)
+    statement = database.among(empty_world.admin().dialect.name, select(column), column, values, size)
+    with database.writing(empty_world.admin()) as connection:
+        connection.execute(tables.subjects.insert(), rows)
+        for wanted in ([], refs[:1], refs[10:2990], [b"\0" * size, refs[5], b"\xff" * size]):
+            found = connection.execute(statement, {"values": database.joined(wanted, size)}).scalars().all()
+            assert sorted(found) == sorted(set(wanted) & set(refs))
+
+
+def test_values_of_another_size_are_refused() -> None:
+    """One of them would move all that follow."""
+    with pytest.raises(ValueError, match="32 bytes"):
+        database.joined([b"a" * 32, b"b" * 31, b"c" * 33], 32)
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_a_reservation_looks_for_each_name_by_the_index(empty_world: World, analysed: bool) -> None:
+    """However many names are asked for, and whatever the database believes of the size of its tables: none of those
+    that grow with the people is gone through."""
+    vault = set_up(empty_world)
+    streams = {f"patient-{number}": f"patient:{number}" for number in range(800)}
+    keys = [(owner, "") for owner in streams.values()]
+    vault.reserve(LEDGER, streams, keys, mint=True)
+    if analysed:
+        empty_world.execute("ANALYZE")
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(vault.engine, "before_cursor_execute", note)
+    vault.reserve(LEDGER, streams, keys, mint=False)
+    event.remove(vault.engine, "before_cursor_execute", note)
+    assert len(asked) == 2
+    explain = "EXPLAIN" if vault.engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+    plan: list[str] = []
+    for statement, parameters in asked:
+        with database.reading(vault.engine) as connection:
+            plan += [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters)]
+    for name in ("subject_names", "streams", "subjects", "subject_keys", "link_keys"):
+        steps = [line.split("(")[0] for line in plan if re.search(rf"(Scan|SEARCH|SCAN)\b.* {name}\b", line)]
+        assert steps, plan
+        assert all("Index" in step or step.startswith("SEARCH") for step in steps), plan
 
 
 def test_a_server_that_is_away_is_unavailable(tmp_path: Path, postgres: PostgresCluster) -> None:

@@ -15,8 +15,9 @@ from ledger.domain.encoding import key_record, leaf_of
 from ledger.domain.events import RecordedEvent, event_key_rows
 from ledger.services.verifying import quick, readable
 from ledger.services.verifying.chunks import Chunk, How, KeyRegister
-from ledger.storage import rows, tables
+from ledger.storage import tables
 from tests.contract.test_services_tampering import IMPOSSIBLE, LEAF_ONLY, TRANSPLANTS, VICTIM, fill
+from tests.support import rows
 from tests.support.ledgers import Ledger, a_fact, a_visit
 
 HOW = [How(opening=True, key=b"k" * 32), How(opening=False, key=b"k" * 32)]

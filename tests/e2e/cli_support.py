@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: in a process of its own, with a home and nothing else in its settings."""
+"""Runs the command line as a user does: with a home, and nothing else in its settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from api.config import Settings
 from api.wiring import Service, open_service
+from tests.support.cli import run_here
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-W", "error", "-c", "from api.cli import main; main()")
@@ -39,7 +40,14 @@ class Cli:
         return subprocess.Popen([*PROGRAM, *arguments], cwd=ROOT, env=self.environment, **options)
 
     def run(self, *arguments: str, text: str | bytes = "") -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, with ``text`` on its standard input. No command may ever show a traceback."""
+        """Run a command to its end, with ``text`` on its standard input. No command may ever show a traceback.
+
+        It runs in this process. Where it matters that it has one of its own, :meth:`run_apart` and :meth:`start` do.
+        """
+        return _clean(run_here(*arguments, environment=self.environment, text=text))
+
+    def run_apart(self, *arguments: str, text: str | bytes = "") -> subprocess.CompletedProcess[str]:
+        """The same in a process of its own."""
         done = subprocess.run(
             [*PROGRAM, *arguments],
             cwd=ROOT,
@@ -48,9 +56,9 @@ class Cli:
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
         )
-        result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-        assert "Traceback" not in result.stderr, result.stderr
-        return result
+        return _clean(
+            subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        )
 
     def must(self, *arguments: str, text: str | bytes = "") -> str:
         """Run a command that has to succeed; gives what it prints."""
@@ -70,6 +78,11 @@ class Cli:
     def open(self) -> Service:
         """The same service in this process, to look inside. The caller closes it."""
         return open_service(Settings.from_environment({"AUDIT_LEDGER_HOME": str(self.home), **self.settings}))
+
+
+def _clean(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
 
 
 def ndjson(events: Iterable[Mapping[str, Any]]) -> bytes:

@@ -28,6 +28,7 @@ from tests.e2e.conftest import Tenant
 from tests.support.keys import aad_of_key
 from tests.support.ledgers import tamper
 from tests.support.metrics import scrape
+from tests.support.rows import event_row
 from tests.support.server import NDJSON, Answer
 
 VICTIM, OTHER, BYSTANDER = "patient:A", "patient:B", "patient:C"
@@ -56,7 +57,7 @@ class Hand:
     def put(self, event: RecordedEvent) -> None:
         """Store an event in its place, with a leaf hash that fits."""
         event = replace(event, leaf_hash=hash_leaf(leaf_of(event)))
-        values = rows.event_row(event)
+        values = event_row(event)
         changed = {name: values[name] for name in ("sealed", "leaf_hash")}
         columns = tables.events.c
         place = (columns.ledger_id == self.ledger_id, columns.position == event.position)

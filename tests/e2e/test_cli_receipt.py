@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.cli_support import ROOT, Cli, event, ndjson
-
-PROGRAM = (sys.executable, "-W", "error", "-c", "from api.cli import main; main()")
+from tests.e2e.cli_support import PROGRAM, ROOT, Cli, event, ndjson
+from tests.support.cli import run_here
 
 
 class Officer:
@@ -27,18 +25,25 @@ class Officer:
     def verify(self, shown: Any, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Check a receipt."""
         self.file.write_text(json.dumps(shown, indent=2))
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_LEDGER_", "HOME"))
-        }
+        command = ("receipt", "verify", str(self.file), "--key", self.key, *arguments)
+        return run_here(*command, environment=self.environment, text=text, folder=self.file.parent)
+
+    def verify_apart(self, shown: Any) -> subprocess.CompletedProcess[str]:
+        """The same in a process of its own."""
+        self.file.write_text(json.dumps(shown, indent=2))
         return subprocess.run(
-            [*PROGRAM, "receipt", "verify", str(self.file), "--key", self.key, *arguments],
+            [*PROGRAM, "receipt", "verify", str(self.file), "--key", self.key],
             cwd=self.file.parent,
-            env={**inherited, "PYTHONPATH": str(ROOT)},
-            input=text,
+            env={**self.environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=60,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Nothing of a service's."""
+        return {name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_LEDGER_", "HOME"))}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def officer(tmp_path_factory: pytest.TempPathFactory) -> Officer:
 
 def test_a_receipt_says_what_it_proves_and_what_it_cannot(officer: Officer) -> None:
     """In plain lines; names nobody; leaves nothing behind."""
-    result = officer.verify(officer.answer["receipt"])
+    result = officer.verify_apart(officer.answer["receipt"])
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0] == f"erasure {officer.answer['id']} of {officer.answer['subject_ref']}"
@@ -90,4 +95,4 @@ def test_an_altered_receipt_is_refused(officer: Officer) -> None:
         result = officer.verify({**receipt, "payload": {**receipt["payload"], **payload}})
         assert (result.returncode, result.stdout) == (1, "")
         assert len(result.stderr.splitlines()) == 1
-    assert officer.verify([]).returncode == 1
+    assert officer.verify_apart([]).returncode == 1

@@ -38,7 +38,7 @@ def test_the_first_key_works_and_has_all_roles(cli: Cli) -> None:
     """What stands in the file is a key of the operator with all four roles, on all ledgers, without end."""
     cli.must("init")
     service = cli.open()
-    key = authenticate(service.deps, (cli.home / "admin-key").read_text().strip())
+    key, _ = authenticate(service.deps, (cli.home / "admin-key").read_text().strip())
     service.close()
     assert (key.principal, key.roles, key.ledger_id, key.expires_at) == ("operator", frozenset(AccessRole), None, None)
 
@@ -157,7 +157,7 @@ def test_keys_are_made_listed_and_revoked(cli: Cli) -> None:
         "--ledger", "shop", "--expires-at", "2999-01-01T00:00:00Z",
     )[0]  # fmt: skip
     service = cli.open()
-    assert str(authenticate(service.deps, made["secret"]).key_id) == made["id"]
+    assert str(authenticate(service.deps, made["secret"])[0].key_id) == made["id"]
     listed = cli.must("keys", "list")
     assert made["id"] in listed
     assert made["secret"] not in listed

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ledger.services.ledgers import find_ledger
 from ledger.services.proving.publishing import log_key
-from tests.e2e.cli_support import ROOT, Cli, event, ndjson
+from tests.e2e.cli_support import PROGRAM, ROOT, Cli, event, ndjson
 from tests.e2e.conftest import Tenant
+from tests.support.cli import run_here
 
-PROGRAM = (sys.executable, "-W", "error", "-c", "from api.cli import main; main()")
 VISITS = [
     {"stream": "patient-A", "type": "CRP", "subject": "patient:A", "data": {"crp": 7}, "actor": "group:L"},
     {"stream": "patient-B", "type": "CRP", "subject": "patient:B", "data": {"crp": 9}, "nonpersonal": {"ward": 1}},
@@ -24,10 +23,18 @@ VISITS = [
 
 def offline(file: Path, key: str) -> subprocess.CompletedProcess[str]:
     """Check a file where there is neither a home nor a setting."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_LEDGER_", "HOME"))}
+    return run_here("opened", "verify", str(file), "--key", key, environment=_nothing(), folder=file.parent)
+
+
+def offline_apart(file: Path, key: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
     command = [*PROGRAM, "opened", "verify", str(file), "--key", key]
-    environment["PYTHONPATH"] = str(ROOT)
+    environment = {**_nothing(), "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def _nothing() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_LEDGER_", "HOME"))}
 
 
 def verifier_key(cli: Cli, name: str) -> str:
@@ -102,14 +109,14 @@ def test_the_regulators_export_is_one_file_with_one_checkpoint(tmp_path: Path) -
     exported = cli.must("query", "--ledger", "er", "--proof", "opened")
     file = tmp_path / "export.ndjson"
     file.write_text(exported)
-    assert offline(file, key).returncode == 0
+    assert offline_apart(file, key).returncode == 0
     limited = cli.lines("query", "--ledger", "er", "--proof", "true", "--limit", "1")
     assert [next(iter(line)) for line in limited] == ["checkpoint", "position", "end"]
 
     lines = [json.loads(line) for line in exported.splitlines()]
     lines[2]["data"]["crp"] = 8
     file.write_bytes(ndjson(lines))
-    result = offline(file, key)
+    result = offline_apart(file, key)
     assert (result.returncode, result.stdout) == (1, "event 2 (position 1): its data is not what was recorded\n")
     assert "1 of 2 events" in result.stderr
     file.write_bytes(ndjson(lines[:-1]))

@@ -292,12 +292,12 @@ def test_what_cannot_start_says_why() -> None:
     server = ServedLedger()
     try:
         server.home.mkdir(mode=0o700)
-        not_made = server.run("serve", check=False)
+        not_made = server.run_apart("serve", check=False)
         server.run("init")
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", server.port))
             taken.listen()
-            no_port = server.run("serve", check=False)
+            no_port = server.run_apart("serve", check=False)
     finally:
         server.remove()
 

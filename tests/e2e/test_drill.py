@@ -89,7 +89,7 @@ class Page(HTMLParser):
 def test_a_drill_on_sqlite_shows_that_all_held(cli: Cli, out: Path) -> None:
     """All checks hold; the report is signed, private and names nobody; what the drill made is gone but for the one
     backup that opens; and the next drill works."""
-    done = cli.run("drill", "erase", "--out", str(out), "--yes")
+    done = cli.run_apart("drill", "erase", "--out", str(out), "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     report = report_in(out)
     payload = report["payload"]
@@ -128,7 +128,7 @@ def test_without_destruction_it_says_what_it_does_not_show(out: Path) -> None:
     (out / "drill.work").mkdir()
     (out / "drill.work" / "export.ndjson").write_text("left by a drill that was killed")
     arguments = ("drill", "erase", "--out", str(out), "--yes", "--without-destruction")
-    done = cli.run(*arguments, "--allow-unseen", "--keep-backups")
+    done = cli.run_apart(*arguments, "--allow-unseen", "--keep-backups")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not everything was looked at" in done.stdout
     payload = report_in(out)["payload"]
@@ -151,7 +151,7 @@ def assert_a_shared_place_is_not_final(cli: Cli, out: Path) -> None:
     """With destruction all else holds there, and the exit status is 1: every copy of the folder has both."""
     for path in out.iterdir():
         path.unlink()
-    done = cli.run("drill", "erase", "--out", str(out), "--yes")
+    done = cli.run_apart("drill", "erase", "--out", str(out), "--yes")
     assert done.returncode == 1
     payload = report_in(out)["payload"]
     assert verdicts_of(payload)["not looked at"] == {"the erasure is final"}
@@ -183,7 +183,7 @@ def test_a_drill_with_another_keeper(kind: str, out: Path) -> None:
         keeper = make_keeper(kind, out.parent / "keeper", kms)
         cli = Cli(out.parent / "home", {"AUDIT_LEDGER_KEK": keeper.url, **keeper.environment})
         cli.must("init")
-        done = cli.run("drill", "erase", "--out", str(out), "--yes", "--allow-unseen")
+        done = cli.run_apart("drill", "erase", "--out", str(out), "--yes", "--allow-unseen")
     assert done.returncode == 0, done.stdout + done.stderr
     report = report_in(out)
     waits = {"the erasure is final"} if kind == "awskms" else set()
@@ -204,7 +204,7 @@ def test_a_drill_on_postgresql_beside_a_running_server(out: Path, own_postgres: 
         served.make_ledger("drill")
         asked = ("--url", f"http://127.0.0.1:{served.port}", "--key-file", str(served.home / "admin-key"))
         where = ("--data-directory", str(own_postgres.data_directory))
-        done = served.run("drill", "erase", "--out", str(out), "--yes", *asked, *where, check=False)
+        done = served.run_apart("drill", "erase", "--out", str(out), "--yes", *asked, *where, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert served.client.get("/readyz").status == 200
     payload = report_in(out)["payload"]

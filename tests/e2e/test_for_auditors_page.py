@@ -48,7 +48,8 @@ class Operator:
         sent = json.dumps({"events": [event()] * 3})
         key = f"Authorization: Bearer {self.server.client.key}"
         append = f"curl -sSf -H '{key}' -H 'Content-Type: application/json' -d '{sent}' {url}/events"
-        return f"{append} > /dev/null; curl -sSf -H '{key}' '{url}/consistency?from=0' > /dev/null"
+        # Once a second at most is it published for somebody who does not ask for these events.
+        return f"{append} > /dev/null; sleep 1; curl -sSf -H '{key}' '{url}/consistency?from=0' > /dev/null"
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_keeper_that_goes_away_costs_nothing(kept: Kept, tmp_path: Path) -> No
     tenant = make_tenant(kept.server)
     # Recorded by another process: no process that serves has this person's key in memory.
     (tmp_path / "events.ndjson").write_bytes(ndjson([event("patient-A"), event("patient-B")]))
-    kept.server.run("import", str(tmp_path / "events.ndjson"), "--ledger", tenant.name)
+    kept.server.run_apart("import", str(tmp_path / "events.ndjson"), "--ledger", tenant.name)
 
     with kept.keeper.away():
         asked = [
@@ -96,7 +96,7 @@ def test_a_keeper_that_goes_away_costs_nothing(kept: Kept, tmp_path: Path) -> No
 def test_nothing_starts_without_its_kek(kept: Kept) -> None:
     """A KEK is tried by wrapping and unwrapping before anything is served; the complaint names it and no secret."""
     with kept.keeper.away():
-        refused = kept.server.run("serve", check=False)
+        refused = kept.server.run_apart("serve", check=False)
     assert refused.returncode == 1
     assert "kek: " in refused.stderr
     assert refused.stderr.count("\n") == 1

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.cli_support import Cli
-from tests.e2e.conftest import Tenant
+from tests.e2e.conftest import Tenant, postgres_settings
 from tests.support.metrics import scrape
-from tests.support.server import Client
+from tests.support.postgres import PostgresCluster
+from tests.support.server import Client, ServedLedger
 from tests.support.worker import WorkerProcess, eventually
 
 GRACE_SECONDS = 10.0
 PROJECTIONS = {"current_state", "activity", "daily_counts"}
+
+
+@pytest.fixture(scope="module")
+def sqlite_server() -> Iterator[ServedLedger]:
+    """For these tests alone: a worker follows all ledgers there are, and says what is wrong with any of them."""
+    with ServedLedger() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_server(postgres: PostgresCluster) -> Iterator[ServedLedger]:
+    """The same with several processes on PostgreSQL."""
+    with ServedLedger(postgres_settings(postgres)) as server:
+        yield server
 
 
 def visit(patient: str, crp: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ledger.services.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject, resume_erasures
 from ledger.services.read import query_events
 from ledger.storage import head_lock
+from tests.support.processes import processes
 from tests.support.service import (
     Place,
     Service,
@@ -33,8 +33,6 @@ from tests.support.service import (
     sqlite_place,
     verified,
 )
-
-processes = multiprocessing.get_context("spawn")
 
 ORDER = ErasureOrder(
     NameOrRef("person:a", None), None, "17(1)(b)", "case 1", block_unknown=False, requested_by=OPERATOR

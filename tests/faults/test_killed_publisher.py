@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import time
@@ -28,6 +27,7 @@ from ledger.errors import LedgerError
 from ledger.services.append import append_events
 from ledger.services.proving.proofs import prove_consistency, root_at
 from ledger.services.proving.publishing import log_key, note_of, publish
+from tests.support.processes import processes
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, verified
 
 KILLS: Final = int(os.environ.get("AUDIT_LEDGER_TEST_KILLS", "3"))
@@ -36,8 +36,6 @@ PUBLISHERS: Final = 2
 APPENDERS: Final = 4
 PATIENCE_SECONDS: Final = 60.0
 LARGEST: Final = 2**62
-
-processes = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ the service goes on, the command is run again, and nothing is lost and nothing h
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -25,9 +24,8 @@ from ledger.services.erase import ErasureOrder, erase_subject
 from ledger.services.evolution.types import set_policy
 from ledger.services.read import query_events
 from tests.support.breaking import BROKEN, BreakableDatabase, BreakingPoint, Mode
+from tests.support.processes import processes
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, sqlite_place, verified
-
-processes = multiprocessing.get_context("spawn")
 
 # What a rotation of these few keys writes, in order, and what a destruction does.
 ROTATION = [

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -27,6 +26,7 @@ from ledger.services.projecting.runner import step
 from ledger.services.projecting.shipped import SHIPPED
 from ledger.services.projecting.status import projection_statuses
 from ledger.storage.derived import read_models
+from tests.support.processes import processes
 from tests.support.projecting import assert_is_the_fold_of_the_log
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, verified
 
@@ -36,8 +36,6 @@ LEASE: Final = 30_000
 """Microseconds: the next worker need not wait long for a dead one's lease."""
 PROJECTIONS: Final = tuple(SHIPPED.values())
 TYPES: Final = ("Noted", "Moved")
-
-processes = multiprocessing.get_context("spawn")
 
 
 def die(*_: object, **__: object) -> None:

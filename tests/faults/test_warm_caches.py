@@ -6,7 +6,6 @@ With ``AUDIT_LEDGER_TEST_ROUNDS`` there are 500 rounds, or as many as it says if
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from ledger.services.timetravel.snapshots import keep
 from ledger.services.timetravel.state import fold_stream, stream_state
 from ledger.services.timetravel.states import stream_states
 from ledger.storage.tables import snapshots
+from tests.support.processes import processes
 from tests.support.projecting import run_all
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, verified
 
@@ -42,8 +42,6 @@ ROUNDS = (
 READERS = 2
 EVENTS = 10
 PATIENCE_SECONDS = 60.0
-
-processes = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 from collections import Counter
@@ -16,6 +15,7 @@ from ledger.domain.query import EventQuery
 from ledger.errors import VersionConflictError
 from ledger.services.append import append_events
 from ledger.services.read import query_events
+from tests.support.processes import processes
 from tests.support.service import (
     Place,
     event,
@@ -28,8 +28,6 @@ from tests.support.service import (
 WRITERS = 8
 APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "30"))
 SHARED = [f"shared-{number}" for number in range(3)]
-
-processes = multiprocessing.get_context("spawn")
 
 
 def test_no_gap_no_reordering_no_lost_and_no_double_event(place: Place, tmp_path: Path) -> None:

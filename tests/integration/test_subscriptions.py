@@ -5,7 +5,6 @@ In full, with 100,000 events: ``scripts/torture``.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -21,6 +20,7 @@ from ledger.domain.events import OPERATOR, OpenedEvent
 from ledger.services.append import append_events
 from ledger.services.following.consumer import consume
 from ledger.services.following.subscriptions import create_subscription, describe_subscription
+from tests.support.processes import processes
 from tests.support.service import Place, Service, event, new_ledger, open_service, set_up, verified
 
 WRITERS = 4
@@ -36,8 +36,6 @@ APPENDS = int(os.environ.get("AUDIT_LEDGER_TEST_APPENDS", "10")) * 200
 NAME = "everything"
 LEASE_SECONDS = 2.0
 PATIENCE_SECONDS = 60 + APPENDS / 100
-
-processes = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)

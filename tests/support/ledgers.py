@@ -36,13 +36,14 @@ from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
 from ledger.services.ledgers import create_ledger
 from ledger.services.read import query_events
 from ledger.services.verifying.running import verify_ledger
-from ledger.storage import rows, tables
+from ledger.storage import tables
 from ledger.storage.catalogue import SqlCatalogues
 from ledger.storage.database import open_engine, refuse_changes
 from ledger.storage.derived import open_derived
 from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
 from ledger.storage.transparency import SqlTransparency
+from tests.support import rows
 from tests.support.postgres import PostgresCluster
 
 NOW = 1_700_000_000_000_000

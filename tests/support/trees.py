@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 from ledger.domain.encoding import leaf_of
 from ledger.domain.events import RecordedEvent
 from ledger.domain.merkle import encode_frontier, extend_frontier, hash_leaf
-from ledger.storage import rows, tables
+from ledger.storage import tables
+from tests.support import rows
 
 BATCH: Final = 5000
 

@@ -23,12 +23,14 @@ class Rules:
 
     def __init__(self, types: Iterable[EventType]) -> None:
         self.catalogue = build_catalogue(types)
-        self._compiled: dict[tuple[str, int, str], CompiledSchema | None] = {}
+        self._versions = {
+            (one.event_type, one.version): one for versions in self.catalogue.types.values() for one in versions
+        }
+        self._compiled: dict[tuple[str, int, str], CompiledSchema] = {}
 
     def registered(self, event_type: str, version: int) -> EventType | None:
         """A version of a type."""
-        versions = self.catalogue.types.get(event_type, ())
-        return next((one for one in versions if one.version == version), None)
+        return self._versions.get((event_type, version))
 
     def data_schema(self, one: EventType) -> CompiledSchema | None:
         """The schema of its data, compiled at its first use."""
@@ -39,12 +41,15 @@ class Rules:
         return self._schema(one, "nonpersonal")
 
     def _schema(self, one: EventType, part: str) -> CompiledSchema | None:
+        schema = one.schema if part == "data" else one.nonpersonal_schema
+        if schema is None:
+            return None
         key = (one.event_type, one.version, part)
-        if key not in self._compiled:
+        compiled = self._compiled.get(key)
+        if compiled is None:
             # Two threads may both do it; the results are the same.
-            schema = one.schema if part == "data" else one.nonpersonal_schema
-            self._compiled[key] = compile_schema(schema) if schema is not None else None
-        return self._compiled[key]
+            compiled = self._compiled[key] = compile_schema(schema)
+        return compiled
 
 
 class _Cache:

@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from ledger.domain.catalogue import EventType
 from ledger.domain.events import NewEvent
 from ledger.domain.names import RESERVED_TYPES
 from ledger.errors import Fault, InvalidError
+from ledger.ports import CatalogueMark
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.rules import Rules, policy_of, rules_of
 
@@ -22,14 +24,18 @@ REPORTED_FAULTS: Final = 100
 
 
 def admit_events(
-    deps: Dependencies, ledger_id: UUID, events: Sequence[NewEvent], *, without_data: Collection[int] = ()
+    deps: Dependencies,
+    ledger_id: UUID,
+    mark: CatalogueMark,
+    events: Sequence[NewEvent],
+    *,
+    without_data: Collection[int] = (),
 ) -> Sequence[NewEvent]:
-    """Check events against the catalogue; gives them back, those marked that end their streams.
+    """Check events against the catalogue as it is at ``mark``; gives them back, those marked that end their streams.
 
     ``without_data``: events (by index) whose data is left out because it is erased, and is not checked. Data that is
     merely absent counts as an empty object. Raises ``InvalidError`` with the faults of all events.
     """
-    mark = deps.catalogues.catalogue_mark(ledger_id)
     strict = policy_of(mark).strict_types
     if not mark.types and not strict:
         return events
@@ -41,10 +47,11 @@ def admit_events(
             # Only the service itself gets this far with one.
             admitted.append(event)
             continue
-        found = _faults(rules, event, strict=strict, with_data=index not in without_data)
-        del found[REPORTED_FAULTS if len(faults) < REPORTED_FAULTS else 1 :]
-        faults.extend(replace(fault, pointer=event.pointer + fault.pointer, index=index) for fault in found)
         registered = rules.registered(event.event_type, event.schema_version)
+        found = _faults(rules, event, registered, strict=strict, with_data=index not in without_data)
+        if found:
+            del found[REPORTED_FAULTS if len(faults) < REPORTED_FAULTS else 1 :]
+            faults.extend(replace(fault, pointer=event.pointer + fault.pointer, index=index) for fault in found)
         closes = registered is not None and registered.closes_stream
         admitted.append(replace(event, closes_stream=True) if closes else event)
     if faults:
@@ -52,15 +59,16 @@ def admit_events(
     return admitted
 
 
-def _faults(rules: Rules, event: NewEvent, *, strict: bool, with_data: bool) -> list[Fault]:
-    versions = rules.catalogue.types.get(event.event_type)
-    if not versions:
+def _faults(
+    rules: Rules, event: NewEvent, registered: EventType | None, *, strict: bool, with_data: bool
+) -> list[Fault]:
+    if registered is None:
+        versions = rules.catalogue.types.get(event.event_type)
+        if versions:
+            message = f"must be a registered version of this type: 1 to {versions[-1].version}"
+            return [Fault("/schema_version", message)]
         message = "is not registered, and this ledger takes registered types only (its policy: strict_types)"
         return [Fault("/type", message)] if strict else []
-    registered = rules.registered(event.event_type, event.schema_version)
-    if registered is None:
-        message = f"must be a registered version of this type: 1 to {versions[-1].version}"
-        return [Fault("/schema_version", message)]
     faults = []
     schema = rules.data_schema(registered)
     if schema is not None and with_data:

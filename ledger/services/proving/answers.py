@@ -20,7 +20,7 @@ from ledger.domain.query import EventQuery, Moment
 from ledger.ports import PublishedCheckpoint
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.proofs import prove_under
-from ledger.services.proving.publishing import log_key, note_of, publish
+from ledger.services.proving.publishing import log_name, note_of, publish
 from ledger.services.read import export_pinned, get_event, pin_query, query_events
 
 ProofKind = Literal["placed", "opened"]
@@ -96,7 +96,7 @@ def show_proven(
 def _checkpoint(deps: Dependencies, ledger_id: UUID, size: int) -> PublishedCheckpoint:
     """A checkpoint of at least so many events: the last one that a witness has cosigned if it reaches that far, since
     it shows more; else the newest."""
-    cosigned = deps.transparency.latest_published(ledger_id, log_key(deps, ledger_id).name, cosigned=True)
+    cosigned = deps.transparency.latest_published(ledger_id, log_name(deps, ledger_id), cosigned=True)
     return cosigned if cosigned is not None and cosigned.size >= size else publish(deps, ledger_id, at_least=size)
 
 

@@ -230,8 +230,8 @@ def _signed_checkpoint(deps: Dependencies, ledger_id: UUID, state: LogState, not
             deps,
             ledger_id,
             state.head,
-            "what is kept beside the journal as signed last is not this log's: take "
-            "it away, and put the newest copy back",
+            "what is kept beside the journal as signed last is not this log's: take it away, and put the newest copy "
+            "back",
         )
     return checkpoint
 

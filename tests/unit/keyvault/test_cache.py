@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from keyvault.cache import UnwrapCache
@@ -83,3 +85,66 @@ def test_each_use_is_noted() -> None:
     for blob in (b"blob", b"blob", b"other"):
         cache.unwrap(b"id", blob, b"", work.undo)
     assert noted == [False, True, False]
+
+
+class Row(NamedTuple):
+    """A row with a wrap in it."""
+
+    place: str
+    wrap: bytes
+
+
+def undo(row: Row) -> str:
+    """What stands in a row, and nothing in a damaged one."""
+    if row.wrap == b"damaged":
+        raise NotAuthenticError("no")
+    return f"{row.place}: {row.wrap!r}"
+
+
+def test_many_rows_are_opened_at_once_and_each_only_once() -> None:
+    """What is remembered of a batch is not undone again; the answers stand in the order of the rows."""
+    noted: list[bool] = []
+    cache, undone = UnwrapCache(note=noted.append), list[Row]()
+
+    def work(row: Row) -> str:
+        undone.append(row)
+        return undo(row)
+
+    first, second, other = Row("a", b"1"), Row("b", b"2"), Row("b", b"3")
+    assert cache.opened([("a", first)], work) == ["a: b'1'"]
+    assert cache.opened([("b", second), ("a", first)], work) == ["b: b'2'", "a: b'1'"]
+    assert cache.opened([("a", first), ("b", second)], work) == ["a: b'1'", "b: b'2'"]
+    assert cache.opened([("b", other), ("a", first)], work) == ["b: b'3'", "a: b'1'"]
+    assert undone == [first, second, other]
+    assert noted == [False, False, True, True, True, False, True]
+
+
+@pytest.mark.parametrize("changed", [Row("elsewhere", b"1"), Row("a", b"other")])
+def test_a_row_that_was_changed_is_opened_again(changed: Row) -> None:
+    """I9: whichever field was changed, the answer is what that very row holds."""
+    cache = UnwrapCache()
+    cache.opened([("a", Row("a", b"1"))], undo)
+    assert cache.opened([("a", changed)], undo) == [undo(changed)]
+
+
+def test_a_batch_with_a_damaged_row_fails_and_remembers_the_others() -> None:
+    """The exception passes through, and of what it is about nothing is kept."""
+    cache = UnwrapCache()
+    with pytest.raises(NotAuthenticError):
+        cache.opened([("a", Row("a", b"1")), ("b", Row("b", b"damaged"))], undo)
+    assert cache.recent(["a", "b"]) == [(Row("a", b"1"), "a: b'1'")]
+
+
+def test_rows_of_a_batch_run_out_too() -> None:
+    """What was opened a lifetime ago is opened again, however often it was used since."""
+    now = [0.0]
+    cache = UnwrapCache(lifetime=60.0, clock=lambda: now[0])
+    cache.opened([("a", Row("a", b"1"))], undo)
+    now[0] = 59.9
+    cache.opened([("a", Row("a", b"1")), ("b", Row("b", b"2"))], undo)
+    assert [row for row, _ in cache.recent(["a", "b"])] == [Row("a", b"1"), Row("b", b"2")]
+    now[0] = 60.0
+    assert [row for row, _ in cache.recent(["a", "b"])] == [Row("b", b"2")]
+    assert len(cache) == 1
+    cache.forget(["b"])
+    assert cache.recent(["a", "b"]) == []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault import envelope
-from keyvault.envelope import DataKey, WrapKind
+from keyvault.envelope import DataKey, LinkKey, NameKey, NameKind, WrapKind
 from keyvault.errors import KeyVaultError, NotAuthenticError, UnknownFormatError
 
 KEYS = st.binary(min_size=32, max_size=32)
@@ -200,3 +200,31 @@ def test_names_hash_apart() -> None:
         for name in ("a", "b")
     ]
     assert len(set(hashes)) == 8
+
+
+@given(st.binary(min_size=32, max_size=32), st.lists(st.text(), max_size=3))
+def test_a_name_key_hashes_as_the_format_says(key: bytes, names: list[str]) -> None:
+    """What is made once for many names changes no hash, whatever was hashed before."""
+    name_key = NameKey.of(key)
+    for name in names:
+        assert name_key.subject_hash(name) == envelope.name_hash(key, "subject", name)
+        assert name_key.stream_hash(name) == envelope.name_hash(key, "stream", name)
+    assert name_key.event_id("label", 7) == envelope.derive_event_id(key, "label", 7)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_a_link_key_seals_as_the_format_says(key: bytes, digest: bytes) -> None:
+    """What is made once for all names of a subject opens what the key itself seals, and the other way round."""
+    link, ledger_id, refs = LinkKey.of(key), UUID(int=7), b"r" * 16
+    place = (NameKind.SUBJECT, ledger_id, digest)
+    assert link.open(*place, envelope.seal_refs(key, *place, link.link_id, refs)) == refs
+    assert envelope.open_refs(key, *place, link.link_id, link.seal(*place, refs)) == refs
+
+
+@pytest.mark.parametrize("key", [NameKey.of(b"n" * 32), LinkKey.of(b"n" * 32)])
+def test_keys_of_the_name_index_show_nothing_and_are_not_pickled_or_copied(key: NameKey | LinkKey) -> None:
+    """They leave their process by no accident, and no log line has them."""
+    assert "nnnn" not in repr(key)
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            attempt(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from ledger.domain.encoding import (
     PADDING_BLOCK,
     decode_plaintext,
+    encode_aad,
+    encode_aads,
     encode_plaintext,
     pack_parts,
     unpack_parts,
 )
-from ledger.domain.events import Role, SealedPart
+from ledger.domain.events import Envelope, Role, SealedPart
 from ledger.errors import UnknownFormatError
 
 PARTS = st.lists(
@@ -74,6 +77,15 @@ def test_unpacking_fails_in_one_way_only(stored: bytes) -> None:
     except UnknownFormatError:
         return
     assert pack_parts(parts) == stored
+
+
+@given(st.lists(st.tuples(st.sampled_from(Role), st.binary(min_size=32, max_size=32)), max_size=64))
+def test_the_aads_of_an_event_are_those_of_its_parts(parts: list[tuple[Role, bytes]]) -> None:
+    """Made together or one by one, each with its own number."""
+    envelope = Envelope(UUID(int=1), UUID(int=2), bytes(16), "ward", "Opened", 3, 4, None, UUID(int=5))
+    aads = encode_aads(envelope, parts)
+    assert aads == [encode_aad(envelope, parts, number) for number in range(len(parts))]
+    assert len(set(aads)) == len(parts)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

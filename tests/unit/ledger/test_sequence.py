@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ledger.domain.encoding import leaf_of
 from ledger.domain.events import Envelope, ExpectedVersion, Head, RecordedEvent, Role, SealedEvent, SealedPart
 from ledger.domain.merkle import extend_frontier, hash_leaf, root_of
-from ledger.domain.sequence import Expectation, check_versions, new_streams, place_events, used_keys
+from ledger.domain.sequence import Expectation, check_versions, place_events, used_keys
 from ledger.errors import VersionConflictError
 
 EMPTY = Head(0, (), 0)
@@ -103,9 +103,8 @@ def test_versions_count_on_inside_a_batch() -> None:
     assert [(fault.index, fault.details["actual"]) for fault in caught.value.faults] == [(1, 1), (2, 0)]
 
 
-def test_new_streams_and_used_keys() -> None:
-    """A stream begins where it has no version; a dead key that an event names is not a key that it uses."""
+def test_a_dead_key_that_an_event_names_is_not_a_key_that_it_uses() -> None:
+    """An erasure's own event names the keys that it destroys."""
     events = [sealed(STREAMS[0]), sealed(STREAMS[1])]
-    assert new_streams(events, {STREAMS[1]: 4}) == {STREAMS[0]}
     dead = SealedEvent(events[0].envelope, (SealedPart(Role.SHREDDED, b"d" * 32, b""),), UUID(int=9))
     assert used_keys([*events, dead]) == {bytes(32)}

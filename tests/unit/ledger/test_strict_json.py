@@ -152,6 +152,34 @@ def test_what_is_not_utf_8_is_refused(text: bytes) -> None:
     assert SECRET not in str(caught.value)
 
 
+WHITE_SPACE = st.text(" \t\n\r\x0b\u00a0", max_size=3)
+PIECES = st.sampled_from(
+    ["{", "}", "[", "]", ",", ":", '"a"', '"', "1", "-0", "1e5", "true", "null", " ", "\n", "\u2028"]
+)
+
+
+@given(WHITE_SPACE, JSON_VALUES.map(json.dumps) | st.lists(PIECES, max_size=6).map("".join), WHITE_SPACE, PIECES)
+def test_what_is_wrong_is_told_where_the_standard_library_finds_it(
+    before: str, body: str, after: str, piece: str
+) -> None:
+    """White space around the value is none of it, and whatever else stands there is an error with its place."""
+    for text in (before + body + after, before + body + after + piece):
+        try:
+            expected = json.JSONDecoder().decode(text)
+        except json.JSONDecodeError as error:
+            with pytest.raises(MalformedError) as caught:
+                parse_json(text.encode())
+            place = f"{error.msg} (line {error.lineno}, column {error.colno})"
+            assert caught.value.detail == f"the body is not JSON: {place}"
+        else:
+            assert same(parse_json(text.encode()), expected)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal in value and in type."""
+    return json.dumps(one) == json.dumps(other)
+
+
 @given(st.binary(max_size=60))
 def test_reading_fails_in_one_way_only(text: bytes) -> None:
     """Whatever comes is JSON or a ``MalformedError``."""

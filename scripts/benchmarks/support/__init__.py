@@ -1,0 +1,1 @@
+"""What several benchmarks share: load over HTTP, peers, ceilings, and who used the processors."""
