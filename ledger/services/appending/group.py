@@ -2,7 +2,8 @@
 
 1. Small appends are prepared together: the catalogue and the key vault are asked once for all of them. A large one is
    prepared by itself, so that nobody waits for its sealing.
-2. What is prepared is written together: one head lock, one commit. Meanwhile the next ones are prepared.
+2. What is prepared takes its turn to be written: one head lock, one commit. While one is written the next is prepared,
+   and who comes meanwhile gathers for the one after it: prepared any sooner, they would only wait in smaller groups.
 
 Whatever is wrong with one is the matter of that one alone. Where something fails for all of them, each is tried again
 by itself, in the thread that it came from.
@@ -14,7 +15,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -32,24 +32,19 @@ from ledger.services.naming import with_names
 SMALL: Final = 32
 """Events of an append that is prepared together with others, at most."""
 
-PREPARED_TOGETHER: Final = 256
-WRITTEN_TOGETHER: Final = 1024
-"""Events, unless a single append has more."""
+TOGETHER: Final = 256
+"""Events of small appends that are recorded together, at most."""
 
 
 class _Meeting:
-    """Where the appends to one ledger meet in this process."""
+    """Where the appends to one ledger meet in this process. ``turn``: to be written."""
 
     def __init__(self) -> None:
+        self.turn = threading.RLock()
         self.preparing: Gathering[Attempt] = Gathering(
-            most=PREPARED_TOGETHER,
+            most=TOGETHER,
             weight=lambda attempt: len(attempt.ids),
             together=lambda one, other: one.deps is other.deps,
-        )
-        self.writing: Gathering[Prepared] = Gathering(
-            most=WRITTEN_TOGETHER,
-            weight=lambda prepared: sum(len(attempt.ids) for attempt in prepared.attempts),
-            together=lambda one, other: one.attempts[0].deps is other.attempts[0].deps,
         )
 
 
@@ -62,15 +57,21 @@ def record(ledger_id: UUID, attempt: Attempt) -> None:
     deps = attempt.deps
     with _opening:
         meeting = _meetings[ledger_id]
-    prepared: list[Prepared] = []
+    prepared: Prepared | None = None
 
     def prepare(attempts: Sequence[Attempt]) -> None:
+        nonlocal prepared
         with _blaming(attempts):
-            prepared.extend(prepare_all(deps, ledger_id, attempts))
+            prepared = prepare_all(deps, ledger_id, attempts)
+        with deps.while_waiting():
+            meeting.turn.acquire()
 
     def write(_: Sequence[Attempt]) -> None:
-        for one in prepared:
-            meeting.writing.do(one, partial(_write, deps, ledger_id), waiting=deps.while_waiting)
+        try:
+            if prepared is not None:
+                _write(deps, ledger_id, prepared)
+        finally:
+            meeting.turn.release()
 
     if len(attempt.ids) <= SMALL:
         meeting.preparing.do(attempt, prepare, write, waiting=deps.while_waiting)
@@ -80,17 +81,18 @@ def record(ledger_id: UUID, attempt: Attempt) -> None:
     if attempt.open:
         # Something failed for all who shared a turn: whose fault it was shows when each is by itself.
         with failing_alone(attempt):
-            write_all(deps, ledger_id, prepare_all(deps, ledger_id, [attempt]))
+            alone = prepare_all(deps, ledger_id, [attempt])
+            if alone is not None:
+                write_all(deps, ledger_id, alone)
 
 
-def _write(deps: Dependencies, ledger_id: UUID, prepared: Sequence[Prepared]) -> None:
-    attempts = [attempt for one in prepared for attempt in one.attempts]
-    with _blaming(attempts):
+def _write(deps: Dependencies, ledger_id: UUID, prepared: Prepared) -> None:
+    with _blaming(prepared.attempts):
         try:
             write_all(deps, ledger_id, prepared)
         except StoreUnavailableError as error:
             # Only who asks again can tell what is recorded, and each has to.
-            for attempt in still_open(attempts):
+            for attempt in still_open(prepared.attempts):
                 attempt.error = StoreUnavailableError(error.detail)
 
 
@@ -105,15 +107,16 @@ def _blaming(attempts: Sequence[Attempt]) -> Iterator[None]:
             left[0].error = error
 
 
-def prepare_all(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt]) -> list[Prepared]:
-    """Turn what was sent into sealed events, as far as nothing stands in the way. Raises what fails for all."""
+def prepare_all(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt]) -> Prepared | None:
+    """Turn what was sent into sealed events, as far as nothing stands in the way; None when that is nowhere so. Raises
+    what fails for all."""
     mark = deps.catalogues.catalogue_mark(ledger_id)
     for attempt in attempts:
         with failing_alone(attempt):
             attempt.become(_candidates(deps, ledger_id, attempt, mark))
     left = still_open(attempts)
     if not left:
-        return []
+        return None
     reservation = reserve_all(deps, ledger_id, left)
     for attempt in still_open(left):
         with failing_alone(attempt):
@@ -121,7 +124,7 @@ def prepare_all(deps: Dependencies, ledger_id: UUID, attempts: Sequence[Attempt]
             if attempt.inspect is not None:
                 attempt.inspect(attempt.sealed)
     ready = still_open(left)
-    return [Prepared(ready, reservation.mark)] if ready else []
+    return Prepared(ready, reservation.mark) if ready else None
 
 
 def _candidates(deps: Dependencies, ledger_id: UUID, attempt: Attempt, mark: CatalogueMark) -> list[Candidate]:

@@ -17,20 +17,17 @@ from ledger.services.dependencies import Dependencies
 from ledger.services.marking import checked_head
 
 
-def write_all(deps: Dependencies, ledger_id: UUID, prepared: Sequence[Prepared]) -> None:
-    """Record these attempts in their order; those that something stands in the way of have their errors afterwards.
+def write_all(deps: Dependencies, ledger_id: UUID, prepared: Prepared) -> None:
+    """Record attempts in their order; those that something stands in the way of have their errors afterwards.
 
     What it raises is the matter of all: nothing was recorded, but for a ``StoreUnavailableError``, after which only who
     asks again can tell.
     """
-    attempts = [attempt for one in prepared for attempt in one.attempts]
     placed: list[tuple[Attempt, list[RecordedEvent]]] = []
     with deps.store.locked_head(ledger_id) as lock:
-        head = lock.head
-        for one in prepared:
-            head = checked_head(deps, ledger_id, head, one.seen)
-        log = _Log(lock, head, deps.clock(), attempts)
-        for attempt in attempts:
+        head = checked_head(deps, ledger_id, lock.head, prepared.seen)
+        log = _Log(lock, head, deps.clock(), prepared.attempts)
+        for attempt in prepared.attempts:
             with failing_alone(attempt):
                 placed.append((attempt, log.place(attempt)))
         if placed:
