@@ -210,6 +210,13 @@ def take_long(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
+def leave_unflushed(connection: Connection) -> None:
+    """Let the commit of this transaction not wait for the disk. For what is derived, and what a later commit that does
+    wait takes to the disk with it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+
 def for_migration(connection: Connection) -> None:
     """Let one process at a time migrate, for as long as it takes."""
     if connection.dialect.name == "postgresql":

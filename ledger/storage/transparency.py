@@ -14,7 +14,17 @@ from ledger.domain.merkle import HASH_BYTES
 from ledger.errors import IntegrityError
 from ledger.ports import FullTile, HashRange, LogState, PublishedCheckpoint, StoredReceipt
 from ledger.storage import rows
-from ledger.storage.database import insert_missing, joined_bytes, joined_text, look, one_of, put, read, writing
+from ledger.storage.database import (
+    insert_missing,
+    joined_bytes,
+    joined_text,
+    leave_unflushed,
+    look,
+    one_of,
+    put,
+    read,
+    writing,
+)
 from ledger.storage.remembered import Remembered
 from ledger.storage.tables import Id, checkpoints, cosignatures, events, heads, ledgers, receipts, tiles
 
@@ -75,6 +85,7 @@ class SqlTransparency:
     def add_tiles(self, ledger_id: UUID, tiles_: Sequence[FullTile]) -> None:
         """Store tiles, in the place of what is there."""
         with writing(self._engine) as connection:
+            leave_unflushed(connection)
             for tile in tiles_:
                 row = {"level": tile.level, "number": tile.number, "root": tile.root, "hashes": tile.hashes}
                 put(connection, tiles, {"ledger_id": ledger_id, **row})

@@ -26,7 +26,8 @@ SEED: Final = 20261123
 PROOFS: Final = 200
 BATCH: Final = 100
 STREAMS: Final = 200
-ROUNDS: Final = 9
+ROUNDS: Final = 41
+"""Many and short: a disk that others use, too, takes now this long and now that."""
 LOOK_SECONDS: Final = 1.0
 """How often a worker looks whether a checkpoint is due."""
 START_SECONDS: Final = 2.0
@@ -85,7 +86,7 @@ def _measure_publishing(report: Report, service: Service) -> None:
     """Appends one batch after another, while checkpoints are published every second and while none are."""
     deps = service.deps
     published, silent = (new_ledger(service, name).ledger_id for name in ("published", "silent"))
-    turns = report.size(30, 100)
+    turns = report.size(20, 50)
     report.note(f"{turns} batches of {BATCH} events a turn")
     times: dict[UUID, list[float]] = {published: [], silent: []}
     with _publishing(service, published):

@@ -209,7 +209,7 @@ def _look(deps: Dependencies, ledger_id: UUID) -> _View:
     if state.last is not None and (signed is None or state.last.size <= signed.size):
         known.append(Checkpoint(state.last.origin, state.last.size, state.last.root))
     _require_growth(deps, ledger_id, state.head, known)
-    return _View(state, note, tuple(known))
+    return _View(state, note, tuple(dict.fromkeys(known)))
 
 
 def _signed_checkpoint(deps: Dependencies, ledger_id: UUID, state: LogState, note: str | None) -> Checkpoint | None:
