@@ -9,25 +9,18 @@ from uuid import UUID
 
 import pytest
 
-from api.app import create_app
-from api.commands.first_key import ensure_first_key
-from api.config import Settings
-from api.wiring import Service, migrate_databases, open_service, prepare_home
+from api.wiring import Service
 from ledger.domain.events import OPERATOR
 from ledger.open_ledger import OpenLedger
 from ledger.services.ledgers import create_ledger
+from tests.support.in_process import client_of, service_at
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """A service with a first API key."""
-    settings = Settings.from_environment({"AUDIT_LEDGER_HOME": str(tmp_path / "home")})
-    prepare_home(settings)
-    migrate_databases(settings)
-    service = open_service(settings)
-    service.vault.initialise()
-    yield service
-    service.close()
+    """A service of its own."""
+    with service_at(tmp_path / "home") as opened:
+        yield opened
 
 
 def begin(ledger: OpenLedger, subject: str) -> UUID:
@@ -59,10 +52,7 @@ def test_every_state_is_shown_and_can_be_asked_for(service: Service) -> None:
     }
     ledger.append({"id": str(expected["failed"]), "stream": "note-1", "type": "Noted", "nonpersonal": {}})
 
-    path = ensure_first_key(service.deps, service.settings.home)
-    assert path is not None
-    client = create_app(service).test_client()
-    headers = {"Authorization": f"Bearer {path.read_text().strip()}"}
+    client, headers = client_of(service)
     for state, erasure_id in expected.items():
         shown = client.get(f"/v1/ledgers/test/erasures/{erasure_id}", headers=headers)
         assert json.loads(shown.data)["state"] == state

@@ -63,8 +63,9 @@ def record(ledger_id: UUID, attempt: Attempt) -> None:
         nonlocal prepared
         with _blaming(attempts):
             prepared = prepare_all(deps, ledger_id, attempts)
-        with deps.while_waiting():
-            meeting.turn.acquire()
+        if not meeting.turn.acquire(blocking=False):
+            with deps.while_waiting():
+                meeting.turn.acquire()
 
     def write(_: Sequence[Attempt]) -> None:
         try:

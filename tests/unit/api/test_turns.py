@@ -53,6 +53,24 @@ def test_places_are_taken_in_the_order_of_asking() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
+def test_who_appends_gives_its_turn_back_and_one_key_never_has_all() -> None:
+    """Whatever comes of the append; the next of that key is told to come again, and another key's is taken on."""
+    limits = Limits(2)
+    limits.appending = Turns(3, 2)
+    for error in (ValueError, KeyError):
+        with pytest.raises(error), visit(limits).appending():
+            raise error
+    limits = Limits(20)
+    limits.appending = Turns(3, 2)
+    with visit(limits).appending(), visit(limits).appending():
+        with pytest.raises(SlowDownError, match="appends"), visit(limits).appending():
+            raise AssertionError
+        with visit(limits, BOB).appending():
+            pass
+    with visit(limits).appending():
+        pass
+
+
 def test_one_key_gets_its_share_and_the_others_theirs() -> None:
     """However much it asks for."""
     turns = Turns(3, 2)
