@@ -517,3 +517,20 @@ def test_two_levels_of_tiles_are_stored_and_read(ledger: Ledger) -> None:
     proofs = prove_inclusion(ledger.deps, ledger.ledger_id, indices, size)
     for index in indices:
         verify_inclusion(index=index, size=size, leaf_hash=hashes[index], proof=proofs[index], root=checkpoint.root)
+
+
+def test_the_worker_publishes_less_often_than_those_who_ask(ledger: Ledger) -> None:
+    """Unasked every three seconds at most; whoever asks gets what is a second old, and what it needs at once."""
+    deps, clock, sizes = ledger.deps, ledger.backend.clock, []
+    for pause, publishes in ((0, True), (1_500_000, False), (1_600_000, True), (0, False), (-9_000_000, True)):
+        ledger.append(a_fact())
+        clock.now += pause
+        publishing.step(deps, ledger.ledger_id)
+        last = deps.transparency.latest_published(ledger.ledger_id, publishing.log_name(deps, ledger.ledger_id))
+        assert last is not None
+        assert (last.size == ledger.size()) == publishes
+        sizes.append(last.size)
+    assert sizes == [1, 1, 3, 3, 5]
+    ledger.append(a_fact())
+    clock.now += 1_500_000
+    assert publish(deps, ledger.ledger_id).size == 6

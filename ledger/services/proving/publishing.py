@@ -37,6 +37,9 @@ from ledger.services.proving.witnessing import is_stuck, may_publish
 INTERVAL: Final = 1_000_000
 """Microseconds between two checkpoints, unless somebody needs one sooner."""
 
+UNASKED_INTERVAL: Final = 3_000_000
+"""The same where nobody asks: each checkpoint waits for the disk a few times, and so do appends beside it meanwhile."""
+
 _TRIES: Final = 20
 _PATIENCE_SECONDS: Final = 15.0
 """How long who needs a new checkpoint waits for another thread that is publishing."""
@@ -146,7 +149,9 @@ def _without_quorum(last: PublishedCheckpoint | None, at_least: int) -> Publishe
 
 def step(deps: Dependencies, ledger_id: UUID) -> bool:
     """The worker's duty: publish a ledger that has grown. There is never more to do at once, so it gives False."""
-    if deps.store.head(ledger_id).size:
+    last = deps.transparency.latest_published(ledger_id, log_name(deps, ledger_id))
+    rested = last is None or not 0 <= deps.clock() - last.published_at < UNASKED_INTERVAL
+    if rested and deps.store.head(ledger_id).size:
         publish(deps, ledger_id)
     return False
 
