@@ -13,10 +13,18 @@ from ledger.ports.store import LogSurvey
 from ledger.storage.statements import in_chunks
 
 # One way to the server in the place of five, while others wait for the head. The versions take one step down the index
-# for each stream: a GROUP BY would read all the versions that a stream ever had.
-_POSTGRESQL: Final = """
-SELECT 'recorded', uuid_send(event_id), 0::bigint FROM events
- WHERE ledger_id = %(ledger)s AND event_id = ANY(%(ids)s::uuid[])
+# for each stream: a GROUP BY would read all the versions that a stream ever had. The ids do so too, and ask for an
+# order that one index alone has: PostgreSQL keeps the plan that it made while the log was young, when every index
+# looked equally good to it, until autovacuum looks at the table, and any other index reads the whole ledger by then.
+POSTGRESQL_SURVEY: Final = """
+SELECT 'recorded', uuid_send(wanted.id), 0::bigint
+  FROM unnest(%(ids)s::uuid[]) AS wanted (id)
+ CROSS JOIN LATERAL (
+       SELECT event_id FROM events
+        WHERE ledger_id = %(ledger)s AND event_id >= wanted.id
+        ORDER BY event_id LIMIT 1
+       ) AS nearest
+ WHERE nearest.event_id = wanted.id
 UNION ALL
 SELECT 'dead', key_id, 0 FROM shredded_keys
  WHERE ledger_id = %(ledger)s AND key_id = ANY(%(keys)s::bytea[])
@@ -58,7 +66,7 @@ def survey(
         )
     values = {"ledger": ledger_id, "ids": list(event_ids), "keys": list(key_ids), "refs": list(stream_refs)}
     found: dict[str, dict[bytes, Any]] = {what: {} for what in ("recorded", "dead", "closed", "abandoned", "version")}
-    for what, which, number in connection.exec_driver_sql(_POSTGRESQL, values):
+    for what, which, number in connection.exec_driver_sql(POSTGRESQL_SURVEY, values):
         found[what][which] = number
     return LogSurvey(
         recorded=frozenset(UUID(bytes=event_id) for event_id in found["recorded"]),
