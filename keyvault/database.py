@@ -136,15 +136,19 @@ def among(
     makes them one: so the statement is the same for any number of them, and made once.
 
     The column leads to few rows each. PostgreSQL looks for every value by itself (``OFFSET 0`` keeps it to that), by
-    the index: for a list of unknown length it would expect so many rows that it reads the whole table.
+    the index: for a list of unknown length it would expect so many rows that it reads the whole table. Its planner does
+    not get to see the values, which stand in a SELECT of their own: else it would find a plan for just these values
+    cheaper than the one it has, and make one each time, which takes longer than to run it.
     """
     zero, one, width = (literal_column(str(number), Integer) for number in (0, 1, size))
-    count = func.length(values, type_=Integer).op("/", return_type=Integer())(width)
     if dialect == "postgresql":
+        unseen = sa.select(values).scalar_subquery()
+        count = func.length(unseen, type_=Integer).op("/", return_type=Integer())(width)
         places = func.generate_series(one, count).table_valued(sa.column("n", Integer)).render_derived()
-        value = func.substr(values, (places.c.n - one) * width + one, width)
+        value = func.substr(unseen, (places.c.n - one) * width + one, width)
         found = statement.where(column == value).offset(zero).lateral()
         return sa.select(found).select_from(places.join(found, sa.true()))
+    count = func.length(values, type_=Integer).op("/", return_type=Integer())(width)
     last = sa.select(count.label("n")).cte(f"places_of_{values.key}", recursive=True, nesting=True)
     numbers = last.union_all(sa.select(last.c.n - one).where(last.c.n > one))
     return statement.where(column.in_(sa.select(func.substr(values, (numbers.c.n - one) * width + one, width))))
@@ -394,6 +398,7 @@ def _postgresql_engine(url: URL) -> Engine:
         isolation_level="READ COMMITTED",
         pool_size=10,
         max_overflow=10,
+        pool_use_lifo=True,
         pool_timeout=10.0,
         connect_args={"connect_timeout": 5},
     )

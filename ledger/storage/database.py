@@ -324,6 +324,7 @@ def _postgresql(url: URL) -> Engine:
         isolation_level="READ COMMITTED",
         pool_size=10,
         max_overflow=10,
+        pool_use_lifo=True,
         pool_timeout=10,
         connect_args={"connect_timeout": 5},
     )

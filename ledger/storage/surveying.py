@@ -16,9 +16,12 @@ from ledger.storage.statements import in_chunks
 # for each stream: a GROUP BY would read all the versions that a stream ever had. The ids do so too, and ask for an
 # order that one index alone has: PostgreSQL keeps the plan that it made while the log was young, when every index
 # looked equally good to it, until autovacuum looks at the table, and any other index reads the whole ledger by then.
+#
+# The arrays stand in SELECTs of their own, so that the planner does not see them: else it would find a plan for just
+# these values cheaper than the one it has, and make one each time, which takes longer than to run it.
 POSTGRESQL_SURVEY: Final = """
 SELECT 'recorded', uuid_send(wanted.id), 0::bigint
-  FROM unnest(%(ids)s::uuid[]) AS wanted (id)
+  FROM unnest((SELECT %(ids)s::uuid[])) AS wanted (id)
  CROSS JOIN LATERAL (
        SELECT event_id FROM events
         WHERE ledger_id = %(ledger)s AND event_id >= wanted.id
@@ -27,16 +30,16 @@ SELECT 'recorded', uuid_send(wanted.id), 0::bigint
  WHERE nearest.event_id = wanted.id
 UNION ALL
 SELECT 'dead', key_id, 0 FROM shredded_keys
- WHERE ledger_id = %(ledger)s AND key_id = ANY(%(keys)s::bytea[])
+ WHERE ledger_id = %(ledger)s AND key_id = ANY((SELECT %(keys)s::bytea[])::bytea[])
 UNION ALL
 SELECT 'closed', stream_ref, 0 FROM closed_streams
- WHERE ledger_id = %(ledger)s AND stream_ref = ANY(%(refs)s::bytea[])
+ WHERE ledger_id = %(ledger)s AND stream_ref = ANY((SELECT %(refs)s::bytea[])::bytea[])
 UNION ALL
 SELECT 'abandoned', stream_ref, 0 FROM abandoned_streams
- WHERE ledger_id = %(ledger)s AND stream_ref = ANY(%(refs)s::bytea[])
+ WHERE ledger_id = %(ledger)s AND stream_ref = ANY((SELECT %(refs)s::bytea[])::bytea[])
 UNION ALL
 SELECT 'version', wanted.ref, newest.stream_version
-  FROM unnest(%(refs)s::bytea[]) AS wanted (ref)
+  FROM unnest((SELECT %(refs)s::bytea[])) AS wanted (ref)
  CROSS JOIN LATERAL (
        SELECT stream_version FROM events
         WHERE ledger_id = %(ledger)s AND stream_ref = wanted.ref
