@@ -19,7 +19,6 @@ from ledger.domain.events import Head, RecordedEvent
 from ledger.domain.merkle import encode_frontier
 from ledger.storage import rows
 from ledger.storage.tables import Id, event_keys, events, heads
-from ledger.storage.wakeups import CHANNEL, notify
 
 FEW: Final = 64
 """Events that take longer to COPY than to put into a statement, with its two ways to the server for each table."""
@@ -36,7 +35,7 @@ _HEAD: Final = ("size", "frontier", "last_recorded_at", "vault_mints", "journal_
 
 
 def write_events(connection: Connection, ledger_id: UUID, recorded: Sequence[RecordedEvent], head: Head) -> None:
-    """Add the rows of these events and of their keys, move the head, and wake who waits for the ledger to grow."""
+    """Add the rows of these events and of their keys, and move the head."""
     event_rows = [rows.event_values(event) for event in recorded]
     key_rows = [row for event in recorded for row in rows.key_values(event)]
     moved = (
@@ -48,13 +47,12 @@ def write_events(connection: Connection, ledger_id: UUID, recorded: Sequence[Rec
     )
     if connection.dialect.name == "postgresql" and len(event_rows) <= FEW:
         values = [*_columns(event_rows, events), *_columns(key_rows, event_keys), *moved, ledger_id]
-        connection.exec_driver_sql(_all_at_once(), (*values, CHANNEL, str(ledger_id)))
+        connection.exec_driver_sql(_all_at_once(), tuple(values))
         return
     _insert(connection, events, event_rows)
     _insert(connection, event_keys, key_rows)
     update = sa.update(heads).where(heads.c.ledger_id == ledger_id)
     connection.execute(update.values(dict(zip(_HEAD, moved, strict=True))))
-    notify(connection, ledger_id)
 
 
 def _columns(values: Sequence[Sequence[Any]], table: sa.Table) -> list[list[Any]]:
@@ -94,8 +92,8 @@ def _insert_into(table: sa.Table) -> str:
 def _all_at_once() -> str:
     moved = ", ".join(f"{name} = %s" for name in _HEAD)
     return (
-        f"WITH added_events AS ({_from_arrays(events)}), added_keys AS ({_from_arrays(event_keys)}), "  # noqa: S608
-        f"moved AS (UPDATE heads SET {moved} WHERE ledger_id = %s) SELECT pg_notify(%s, %s)"
+        f"WITH added_events AS ({_from_arrays(events)}), added_keys AS ({_from_arrays(event_keys)}) "  # noqa: S608
+        f"UPDATE heads SET {moved} WHERE ledger_id = %s"
     )
 
 

@@ -67,8 +67,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         """One transaction that holds the head lock."""
         with writing(self._engine) as connection:
             yield SqlHeadLock(connection, ledger_id)
-        # PostgreSQL has told everybody by itself, and twice does no harm.
-        wakeups_of(self._engine).ring(ledger_id)
+        wakeups_of(self._engine).announce(self._engine, ledger_id)
 
     def add_ledger(self, ledger: LedgerInfo) -> None:
         """Add a ledger and its empty head."""

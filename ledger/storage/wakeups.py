@@ -1,9 +1,10 @@
 """Wake those who wait for a ledger to grow.
 
-PostgreSQL tells: every transaction that adds events notifies a channel, and one thread of each process listens to it
-(design §4). SQLite cannot tell, so whoever appends wakes its own process, and for other processes the head is looked at
-often. A wake-up is a hint and never the truth: it can be lost with a connection. So nobody waits for longer than
-``PATIENCE_SECONDS`` without a look at the head.
+PostgreSQL tells: a thread of each process that appends notifies a channel of what is committed, and one of each process
+that waits listens to it. Not in the transactions that append: PostgreSQL lets only one transaction of the whole server
+commit at a time that notifies, until it is on the disk. SQLite cannot tell, so whoever appends wakes its own process,
+and for other processes the head is looked at often. A wake-up is a hint and never the truth: it can be lost with a
+connection or a process. So nobody waits for longer than ``PATIENCE_SECONDS`` without a look at the head.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Engine, exc
 
 CHANNEL: Final = "audit_ledger_events"
 PATIENCE_SECONDS: Final = 1.0
@@ -28,6 +29,11 @@ PATIENCE_SECONDS: Final = 1.0
 
 SQLITE_PATIENCE_SECONDS: Final = 0.05
 RECONNECT_SECONDS: Final = 0.5
+BETWEEN_SECONDS: Final = 0.005
+"""What lies between two notifications of a process, at least: what grows meanwhile is told together."""
+
+
+_NOTIFY: Final = "SELECT pg_notify(%s, id) FROM unnest(%s::text[]) AS grown (id)"
 
 
 class Wakeups:
@@ -38,6 +44,7 @@ class Wakeups:
         self._lock = threading.Lock()
         self._bells: dict[UUID, _Bell] = {}
         self._listener: _Listener | None = None
+        self._crier: _Crier | None = None
         self._listens = engine.dialect.name == "postgresql"
         self._patience = PATIENCE_SECONDS if self._listens else SQLITE_PATIENCE_SECONDS
 
@@ -55,8 +62,18 @@ class Wakeups:
                     self._listen(engine)
                 bell.wait(heard, min(left, self._patience))
 
+    def announce(self, engine: Engine, ledger_id: UUID) -> None:
+        """Wake who waits for this ledger, in other processes too. It has grown, and that is committed."""
+        self.ring(ledger_id)
+        if self._listens:
+            with self._lock:
+                if self._crier is None:
+                    self._crier = _Crier(engine)
+                crier = self._crier
+            crier.tell(ledger_id)
+
     def ring(self, ledger_id: UUID) -> None:
-        """Wake who waits for this ledger."""
+        """Wake who waits for this ledger in this process."""
         with self._lock:
             bell = self._bells.get(ledger_id)
             if bell is not None:
@@ -69,9 +86,12 @@ class Wakeups:
                 bell.ring()
 
     def close(self) -> None:
-        """Stop listening. Who waits goes on, and somebody who waits later listens again."""
+        """Tell what is left to tell, and stop listening. Who waits goes on; somebody who waits later listens again."""
         with self._lock:
             listener, self._listener = self._listener, None
+            crier, self._crier = self._crier, None
+        if crier is not None:
+            crier.stop()
         if listener is not None:
             listener.stop()
 
@@ -142,8 +162,7 @@ class _Listener:
                 self._stopped.wait(RECONNECT_SECONDS)
 
     def _listen(self) -> None:
-        with closing(self._connect()) as connection, selectors.DefaultSelector() as selector:
-            connection.autocommit = True
+        with closing(_connect(self._engine)) as connection, selectors.DefaultSelector() as selector:
             connection.execute(f"LISTEN {CHANNEL}")
             self._wakeups.ring_all()
             selector.register(connection.fileno(), selectors.EVENT_READ)
@@ -154,20 +173,66 @@ class _Listener:
                         self._wakeups.ring(UUID(notification.payload))
                 selector.select(PATIENCE_SECONDS)
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        """A connection as the engine makes them, that is not one of its pool: those are for who reads and writes."""
-        pooled = self._engine.raw_connection()
-        connection = pooled.driver_connection
-        if not isinstance(connection, psycopg.Connection):
-            raise TypeError("only psycopg listens")
-        pooled.detach()
-        return connection
+
+class _Crier:
+    """One thread with one connection of its own, which tells PostgreSQL of the ledgers that have grown."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._grown: set[UUID] = set()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="audit-ledger-crier", daemon=True)
+        self._thread.start()
+
+    def tell(self, ledger_id: UUID) -> None:
+        """Have it told soon."""
+        with self._changed:
+            if not self._grown:
+                self._changed.notify()
+            self._grown.add(ledger_id)
+
+    def stop(self) -> None:
+        """End the thread and its connection, when everything is told."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join(PATIENCE_SECONDS)
+
+    def _run(self) -> None:
+        while not self._is_done():
+            # What cannot be told is seen by those who wait when their patience ends.
+            with suppress(exc.SQLAlchemyError, psycopg.Error, OSError), closing(_connect(self._engine)) as connection:
+                while grown := self._next():
+                    connection.execute(
+                        "SELECT pg_notify(%s, id) FROM unnest(%s::text[]) AS grown (id)", (CHANNEL, grown)
+                    )
+                    time.sleep(BETWEEN_SECONDS)
+                return
+            time.sleep(RECONNECT_SECONDS)
+
+    def _is_done(self) -> bool:
+        with self._changed:
+            return self._stopped
+
+    def _next(self) -> list[str]:
+        """What has grown meanwhile, or else next; nothing when the end has come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._grown or self._stopped)
+            grown = [str(ledger_id) for ledger_id in self._grown]
+            self._grown.clear()
+        return grown
 
 
-def notify(connection: Connection, ledger_id: UUID) -> None:
-    """Have the database tell of new events of a ledger when this transaction commits, if it can tell."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, str(ledger_id))))
+def _connect(engine: Engine) -> psycopg.Connection[Any]:
+    """A connection as the engine makes them, that is not one of its pool: those are for who reads and writes."""
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    if not isinstance(connection, psycopg.Connection):
+        raise TypeError("only psycopg listens and tells")
+    pooled.detach()
+    connection.autocommit = True
+    return connection
 
 
 def wakeups_of(engine: Engine) -> Wakeups:
