@@ -15,13 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import (
     BindParameter,
     Column,
+    CompoundSelect,
     Connection,
     Engine,
     Integer,
@@ -127,6 +130,34 @@ def look(engine: Engine, work: Callable[[Connection], T]) -> T:
     except ConnectionLostError:
         with _translated(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             return work(connection)
+
+
+class Question:
+    """A statement that is asked so often that SQLAlchemy's part in it would cost more than the database's: on
+    PostgreSQL it is put into words once, and goes to the driver as it is. ``make`` gives it for a dialect. Its values
+    are what the driver takes: UUIDs, bytes, numbers, text."""
+
+    def __init__(self, make: Callable[[str], Select[Any] | CompoundSelect[Any]]) -> None:
+        self._make = cache(make)
+        self._words: str | None = None
+
+    def ask(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Any]:
+        """All rows, as tuples."""
+        dialect = connection.dialect
+        if dialect.name != "postgresql":
+            return connection.execute(self._make(dialect.name), values).all()
+        if self._words is None:
+            self._words = str(self._make(dialect.name).compile(dialect=dialect))
+        driver: Any = connection.connection.driver_connection
+        try:
+            return list(driver.execute(self._words, values))
+        except psycopg.Error as error:
+            if driver.closed:
+                connection.invalidate(error)
+                raise ConnectionLostError(
+                    f"the connection to the vault's database was lost ({_name_of(error)})"
+                ) from None
+            raise
 
 
 def among(
@@ -452,22 +483,28 @@ def _translated() -> Iterator[None]:
     except exc.SQLAlchemyError as error:
         # ``from None``: the original text can hold values of the statement.
         raise _translation(error) from None
+    except psycopg.Error as error:  # from questions, of which SQLAlchemy does not know
+        raise _meaning_of(error, operational=isinstance(error, psycopg.OperationalError)) from None
     except sqlite3.Error as error:  # from the listeners below, which SQLAlchemy does not wrap
         raise VaultUnavailableError(f"the vault's database cannot be used ({type(error).__name__})") from None
 
 
 def _translation(error: exc.SQLAlchemyError) -> KeyVaultError:
-    what = _diagnosis(error)
+    original = getattr(error, "orig", None) or error
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return ConnectionLostError(f"the connection to the vault's database was lost ({what})")
-    if isinstance(error, _OPERATIONAL):
+        return ConnectionLostError(f"the connection to the vault's database was lost ({_name_of(original)})")
+    return _meaning_of(original, operational=isinstance(error, _OPERATIONAL))
+
+
+def _meaning_of(error: BaseException, *, operational: bool) -> KeyVaultError:
+    what = _name_of(error)
+    if operational:
         return VaultUnavailableError(f"the vault's database cannot be used ({what})")
     return KeyVaultError(f"the vault's database refused a statement ({what}); are its migrations and grants in place?")
 
 
-def _diagnosis(error: exc.SQLAlchemyError) -> str:
+def _name_of(error: BaseException) -> str:
     """What an operator can look up: the kind of the error and its code, nothing that was said about values."""
-    original = getattr(error, "orig", None)
-    code = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
-    name = type(original or error).__name__
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+    name = type(error).__name__
     return f"{name} {code}" if code else name

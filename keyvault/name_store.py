@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Integer,
     LargeBinary,
@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from keyvault.database import among, insert_missing, joined
+from keyvault.database import Question, among, insert_missing, joined
 from keyvault.envelope import NAME_HASH_SIZE
 from keyvault.link_store import FROM_NAMES, LinkRow, same_link
 from keyvault.store import chunks
@@ -134,15 +134,13 @@ def index_rows(
     of_subjects, of_streams = joined(subject_hashes, NAME_HASH_SIZE), joined(stream_hashes, NAME_HASH_SIZE)
     if of_subjects or of_streams:
         values = {"ledger": ledger_id, "subjects": of_subjects, "streams": of_streams}
-        rows = connection.execute(_index_rows(connection.dialect.name), values).all()
-        for kind, digest, link_id, sealed, clear_ref, wrapped, epoch in rows:
+        for kind, digest, link_id, sealed, clear_ref, wrapped, epoch in _INDEX_ROWS.ask(connection, values):
             link = None if wrapped is None else FROM_NAMES.row(ledger_id, link_id, wrapped, epoch)
             found[kind][digest] = NameRow(digest, link_id, sealed, link, clear_ref)
     return found
 
 
-@cache
-def _index_rows(dialect: str) -> Any:
+def _index_rows(dialect: str) -> CompoundSelect[Any]:
     subject_kind, stream_kind = (literal_column(str(number), Integer).label("kind") for number in (0, 1))
     link, name, stream = link_keys.c, subject_names.c, streams.c
     of_subjects = (
@@ -176,6 +174,9 @@ def _index_rows(dialect: str) -> Any:
         among(dialect, of_streams, stream.name_hash, hashes[1], NAME_HASH_SIZE),
         among(dialect, of_subjects, name.name_hash, hashes[0], NAME_HASH_SIZE),
     )
+
+
+_INDEX_ROWS: Final = Question(_index_rows)
 
 
 # Names of subjects

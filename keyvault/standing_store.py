@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, LargeBinary, Select, Text, and_, bindparam, cast, null, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    CompoundSelect,
+    Connection,
+    LargeBinary,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    null,
+    select,
+    union_all,
+)
 
-from keyvault.database import among, joined
+from keyvault.database import Question, among, joined
 from keyvault.envelope import REF_SIZE, WrapKind
 from keyvault.store import NOT_FENCED, KeyRow, SecretRow, possible_key, same_subject
 from keyvault.tables import journal_marks, ledger_marks, ledger_secrets, subject_keys, subjects
@@ -38,7 +50,7 @@ def standing_of(connection: Connection, ledger_id: UUID, refs: Collection[bytes]
     secrets: dict[WrapKind, SecretRow] = {}
     mark = VaultMark(0, 0, 0)
     values = {"ledger": ledger_id, "refs": joined(refs, REF_SIZE)}
-    rows = connection.execute(_standing(connection.dialect.name), values).all()
+    rows = _STANDING.ask(connection, values)
     for ref, state, key_id, purpose, number, wrapped, epoch, mints, lines, size in rows:
         if ref is None:
             kind = WrapKind(number)
@@ -51,8 +63,7 @@ def standing_of(connection: Connection, ledger_id: UUID, refs: Collection[bytes]
     return Standing(states, keys, secrets, mark)
 
 
-@cache
-def _standing(dialect: str) -> Any:
+def _standing(dialect: str) -> CompoundSelect[Any]:
     """Rows of two kinds: (ref, state, key_id, purpose, generation, wrap, epoch) of each subject and key; and, without a
     ref, (key_id, kind, wrap, epoch, mints, lines, size) of each of the ledger's secrets."""
     key, secret, mark = subject_keys.c, ledger_secrets.c, ledger_marks.c
@@ -88,3 +99,6 @@ def _standing(dialect: str) -> Any:
     )
     refs = bindparam("refs", type_=LargeBinary)
     return union_all(among(dialect, of_subjects, subjects.c.subject_ref, refs, REF_SIZE), of_ledger)
+
+
+_STANDING: Final = Question(_standing)

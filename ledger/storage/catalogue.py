@@ -14,7 +14,7 @@ from ledger.domain.catalogue import EventType, definition_of
 from ledger.domain.events import JsonObject
 from ledger.errors import AlreadyExistsError
 from ledger.ports import CatalogueMark
-from ledger.storage.database import look, read, writing
+from ledger.storage.database import Question, read, writing
 from ledger.storage.tables import Id, event_types, ledgers
 
 _NOTHING_FITS: Final[JsonObject] = {"not": {}}
@@ -22,8 +22,8 @@ _NOTHING_FITS: Final[JsonObject] = {"not": {}}
 
 _OF_LEDGER: Final = sa.bindparam("ledger", type_=Id)
 _COUNT: Final = sa.select(sa.func.count()).select_from(event_types).where(event_types.c.ledger_id == _OF_LEDGER)
-_MARK: Final = sa.select(_COUNT.scalar_subquery().label("types"), ledgers.c.policy).where(
-    ledgers.c.ledger_id == _OF_LEDGER
+_MARK: Final = Question(
+    sa.select(_COUNT.scalar_subquery().label("types"), ledgers.c.policy).where(ledgers.c.ledger_id == _OF_LEDGER)
 )
 
 
@@ -35,8 +35,9 @@ class SqlCatalogues:
 
     def catalogue_mark(self, ledger_id: UUID) -> CatalogueMark:
         """How many versions are registered, and the policy."""
-        row = look(self._engine, lambda connection: connection.execute(_MARK, {"ledger": ledger_id}).one_or_none())
-        return CatalogueMark(row.types, _object(row.policy)) if row is not None else CatalogueMark(0, {})
+        for row in _MARK.look(self._engine, ledger=ledger_id):
+            return CatalogueMark(row.types, _object(row.policy))
+        return CatalogueMark(0, {})
 
     def event_types(self, ledger_id: UUID) -> Sequence[EventType]:
         """All versions, in order of type and version."""

@@ -12,12 +12,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Column, ColumnElement, Connection, Engine, event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -112,6 +113,58 @@ def look(engine: Engine, work: Callable[[Connection], T]) -> T:
     except _ConnectionLostError:
         with _own_errors(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             return work(connection)
+
+
+class Question:
+    """A statement that is asked so often that SQLAlchemy's part in it would cost more than the database's: on
+    PostgreSQL it is put into words once, and goes to the driver as it is. Its values are what the driver takes: UUIDs,
+    bytes, numbers, text. Rows have the names of the columns."""
+
+    def __init__(self, statement: sa.Select[Any]) -> None:
+        self._statement = statement
+        self._words: str | None = None
+
+    def look(self, engine: Engine, **values: Any) -> Sequence[Any]:
+        """Ask it by itself, as :func:`look` does."""
+        if engine.dialect.name != "postgresql":
+            return read(engine, lambda connection: connection.execute(self._statement, values).all())
+        try:
+            return self._alone(engine, values)
+        except _ConnectionLostError:
+            return self._alone(engine, values)
+
+    def within(self, connection: Connection, **values: Any) -> Sequence[Any]:
+        """Ask it in a transaction that is under way."""
+        if connection.dialect.name != "postgresql":
+            return connection.execute(self._statement, values).all()
+        return self._ask(driver_of(connection), connection.dialect, values)
+
+    def _alone(self, engine: Engine, values: Mapping[str, Any]) -> Sequence[Any]:
+        with _own_errors(), closing(engine.raw_connection()) as pooled:
+            driver: Any = pooled.driver_connection
+            try:
+                driver.autocommit = True
+                rows = self._ask(driver, engine.dialect, values)
+                driver.autocommit = False
+            except psycopg.Error as error:
+                pooled.invalidate(error)
+                raise (_lost_connection(error) if driver.closed else error) from None
+            return rows
+
+    def _ask(self, driver: Any, dialect: sa.Dialect, values: Mapping[str, Any]) -> Sequence[Any]:
+        if self._words is None:
+            self._words = str(self._statement.compile(dialect=dialect))
+        with driver.cursor(row_factory=namedtuple_row) as cursor:
+            return list(cursor.execute(self._words, values))
+
+
+def driver_of(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
+    """PostgreSQL's driver under a connection, for what SQLAlchemy would make dear. Its errors become the ledger's own
+    around the transaction."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError("only psycopg is spoken to directly")
+    return driver
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801 - reads as a function of SQL
@@ -370,7 +423,7 @@ def _own_errors() -> Iterator[None]:
         # ``from None``: the original text can hold values of the statement.
         raise _translated(error) from None
     except psycopg.Error as error:
-        # From COPY, which SQLAlchemy does not know.
+        # From COPY and from questions, which SQLAlchemy does not know of.
         raise _refused(error) if isinstance(error, _REFUSALS) else _lost(error) from None
     except sqlite3.Error as error:
         # From the listeners above, where SQLAlchemy does not wrap.
@@ -380,10 +433,14 @@ def _own_errors() -> Iterator[None]:
 def _translated(error: exc.SQLAlchemyError) -> Exception:
     original = getattr(error, "orig", None) or error
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return _ConnectionLostError(f"the connection to the ledger database was lost ({_code(original)})")
+        return _lost_connection(original)
     if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError):
         return _refused(original)
     return _lost(original)
+
+
+def _lost_connection(error: BaseException) -> StoreUnavailableError:
+    return _ConnectionLostError(f"the connection to the ledger database was lost ({_code(error)})")
 
 
 def _refused(error: BaseException) -> IntegrityError:

@@ -14,6 +14,7 @@ from ledger.domain.marks import VaultMark
 from ledger.errors import IntegrityError
 from ledger.ports import LogSurvey
 from ledger.storage import rows
+from ledger.storage.database import Question
 from ledger.storage.inserting import write_events
 from ledger.storage.statements import select_abandoned, select_closed, select_dead, select_ids, select_versions
 from ledger.storage.surveying import survey
@@ -26,7 +27,7 @@ from ledger.storage.tables import (
     shredded_keys,
 )
 
-_LOCK: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id)).with_for_update()
+_LOCK: Final = Question(sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id)).with_for_update())
 
 
 class SqlHeadLock:
@@ -37,10 +38,10 @@ class SqlHeadLock:
         self._ledger_id = ledger_id
         # SQLite has taken its one write lock at BEGIN IMMEDIATE; PostgreSQL takes the row's lock here. READ COMMITTED
         # gives every later statement a snapshot that has what the previous holder has committed.
-        row = connection.execute(_LOCK, {"ledger": ledger_id}).one_or_none()
-        if row is None:
+        found = _LOCK.within(connection, ledger=ledger_id)
+        if not found:
             raise IntegrityError("a ledger has no head")
-        self._head = rows.head_from(row)
+        self._head = rows.head_from(found[0])
 
     @property
     def head(self) -> Head:

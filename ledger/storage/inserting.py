@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from ledger.domain.events import Head, RecordedEvent
 from ledger.domain.merkle import encode_frontier
 from ledger.storage import rows
+from ledger.storage.database import driver_of
 from ledger.storage.tables import Id, event_keys, events, heads
 
 FEW: Final = 64
@@ -47,7 +48,7 @@ def write_events(connection: Connection, ledger_id: UUID, recorded: Sequence[Rec
     )
     if connection.dialect.name == "postgresql" and len(event_rows) <= FEW:
         values = [*_columns(event_rows, events), *_columns(key_rows, event_keys), *moved, ledger_id]
-        connection.exec_driver_sql(_all_at_once(), tuple(values))
+        driver_of(connection).execute(_all_at_once(), values)
         return
     _insert(connection, events, event_rows)
     _insert(connection, event_keys, key_rows)

@@ -17,7 +17,7 @@ from ledger.domain.query import EventFilter, Place
 from ledger.errors import AlreadyExistsError, Fault, IntegrityError, StoreUnavailableError
 from ledger.ports import ErasureRoots, KeyUsage, Shredding
 from ledger.storage import rows, selection, statements
-from ledger.storage.database import look, one_of, read, reading, writing
+from ledger.storage.database import Question, look, one_of, read, reading, writing
 from ledger.storage.evidence import SqlEvidence
 from ledger.storage.head_lock import SqlHeadLock
 from ledger.storage.migrate import pending_migrations
@@ -39,7 +39,7 @@ from ledger.storage.wakeups import wakeups_of
 # What every request asks for is made once: to make a statement takes as long as to run it.
 _LEDGER: Final = sa.select(ledgers).where(ledgers.c.name == sa.bindparam("name", type_=sa.Text))
 _API_KEY: Final = sa.select(api_keys).where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
-_ENTRANCE: Final = (
+_ENTRANCE: Final = Question(
     sa.select(
         api_keys,
         ledgers.c.ledger_id.label("found_id"),
@@ -49,7 +49,7 @@ _ENTRANCE: Final = (
     .select_from(api_keys.outerjoin(ledgers, ledgers.c.name == sa.bindparam("name", type_=sa.Text)))
     .where(api_keys.c.key_id == sa.bindparam("key", type_=Id))
 )
-_HEAD: Final = sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id))
+_HEAD: Final = Question(sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id)))
 
 
 class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
@@ -109,10 +109,10 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         if settled:
             with self.locked_head(ledger_id) as lock:
                 return lock.head
-        row = self._one(_HEAD, {"ledger": ledger_id})
-        if row is None:
+        found = _HEAD.look(self._engine, ledger=ledger_id)
+        if not found:
             raise IntegrityError("a ledger has no head")
-        return rows.head_from(row)
+        return rows.head_from(found[0])
 
     def wait_for_growth(self, ledger_id: UUID, size: int, seconds: float) -> int:
         """Wait until a ledger has more than ``size`` events, or the time is up; gives its size."""
@@ -246,9 +246,10 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def entrance(self, key_id: UUID, ledger_name: str | None) -> tuple[ApiKey | None, LedgerInfo | None]:
         """The API key of this id, and the ledger of this name."""
-        row = self._one(_ENTRANCE, {"key": key_id, "name": ledger_name})
-        if row is None:
+        answer = _ENTRANCE.look(self._engine, key=key_id, name=ledger_name)
+        if not answer:
             return None, None
+        (row,) = answer
         found = LedgerInfo(row.found_id, row.found_name, row.found_since) if row.found_id is not None else None
         return rows.api_key_from(row), found
 

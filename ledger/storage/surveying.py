@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ledger.ports.store import LogSurvey
+from ledger.storage.database import driver_of
 from ledger.storage.statements import in_chunks
 
 # One way to the server in the place of five, while others wait for the head. The versions take one step down the index
@@ -69,7 +70,7 @@ def survey(
         )
     values = {"ledger": ledger_id, "ids": list(event_ids), "keys": list(key_ids), "refs": list(stream_refs)}
     found: dict[str, dict[bytes, Any]] = {what: {} for what in ("recorded", "dead", "closed", "abandoned", "version")}
-    for what, which, number in connection.exec_driver_sql(POSTGRESQL_SURVEY, values):
+    for what, which, number in driver_of(connection).execute(POSTGRESQL_SURVEY, values):
         found[what][which] = number
     return LogSurvey(
         recorded=frozenset(UUID(bytes=event_id) for event_id in found["recorded"]),

@@ -29,7 +29,7 @@ PATIENCE_SECONDS: Final = 1.0
 
 SQLITE_PATIENCE_SECONDS: Final = 0.05
 RECONNECT_SECONDS: Final = 0.5
-BETWEEN_SECONDS: Final = 0.005
+BETWEEN_SECONDS: Final = 0.02
 """What lies between two notifications of a process, at least: what grows meanwhile is told together."""
 
 
