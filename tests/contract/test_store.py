@@ -29,6 +29,7 @@ from ledger.storage.migrate import migrate
 from ledger.storage.store import SqlStore
 from tests.support.ledgers import NOW, Backend
 from tests.support.postgres import PostgresCluster
+from tests.support.statements import watching
 
 READ_AND_CLOSE = """
 import sqlite3, sys
@@ -485,19 +486,20 @@ def test_a_read_outlives_its_connection(service: tuple[Backend, Any]) -> None:
     assert kill_connections(opened) >= 1
     assert store.head(ledger_id).size == 1
 
-    killed: list[int] = []
+    looks: list[Callable[[], object]] = [
+        lambda: store.find_events(ledger_id, [UUID(int=1)]).keys() == {UUID(int=1)},
+        lambda: store.head(ledger_id).size == 1,
+    ]
+    for right in looks:
+        killed: list[int] = []
 
-    def kill_once(*_: Any) -> None:
-        if not killed:
-            killed.append(0)
-            killed[0] = kill_connections(opened)
+        def kill_once(*_: Any, killed: list[int] = killed) -> None:
+            if not killed:
+                killed.append(kill_connections(opened))
 
-    sa.event.listen(opened.engine, "before_cursor_execute", kill_once)
-    try:
-        assert store.find_events(ledger_id, [UUID(int=1)]).keys() == {UUID(int=1)}
-    finally:
-        sa.event.remove(opened.engine, "before_cursor_execute", kill_once)
-    assert killed[0] >= 1
+        with watching(opened.engine, kill_once):
+            assert right()
+        assert killed[0] >= 1
 
 
 @pytest.mark.parametrize(("name", "instead"), [("_PING_AFTER_SECONDS", 60.0), ("_has_input", lambda _: False)])

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from keyvault import database
 from keyvault.errors import (
@@ -45,6 +45,7 @@ from tests.contract.vault_world import (
     status_of,
     view_of,
 )
+from tests.support.statements import noted_statements, watching
 
 TABLES = "epochs, ledger_secrets, subjects, subject_names, streams, subject_keys, fences, erasures"
 
@@ -257,12 +258,9 @@ def test_the_number_of_statements_does_not_grow_with_the_batch(vault: Vault) -> 
         streams = {f"patient-{n}": f"patient:{n}" for n in range(size)}
         keys = [(f"patient:{n}", "") for n in range(size)]
         vault.reserve(LEDGER, streams, keys, mint=True)
-        statements: list[str] = []
-        listener = partial(_note_statement, statements)
-        event.listen(vault.engine, "before_cursor_execute", listener)
-        vault.reserve(LEDGER, streams, keys, mint=True)
-        event.remove(vault.engine, "before_cursor_execute", listener)
-        assert all(statement.startswith("SELECT") for statement in statements)
+        with noted_statements(vault.engine) as statements:
+            vault.reserve(LEDGER, streams, keys, mint=True)
+        assert all(statement.startswith("SELECT") for statement, _ in statements)
         counts.append(len(statements))
     assert counts[0] == counts[1] <= 5
 
@@ -271,14 +269,11 @@ def test_what_is_known_takes_two_statements(vault: Vault) -> None:
     """From names to refs, and from refs to keys; one if no name is asked for."""
     arguments: tuple[Any, ...] = (LEDGER, {"patient-A": "patient:A"}, [("patient:A", "x"), ("doctor:L", "actor")])
     vault.reserve(*arguments, mint=True)
-    statements: list[str] = []
-    listener = partial(_note_statement, statements)
-    event.listen(vault.engine, "before_cursor_execute", listener)
-    assert vault.reserve(*arguments, mint=True).complete
-    assert len(statements) == 2
-    assert vault.reserve(LEDGER, {}, [], mint=False).complete
-    assert len(statements) == 3
-    event.remove(vault.engine, "before_cursor_execute", listener)
+    with noted_statements(vault.engine) as statements:
+        assert vault.reserve(*arguments, mint=True).complete
+        assert len(statements) == 2
+        assert vault.reserve(LEDGER, {}, [], mint=False).complete
+        assert len(statements) == 3
 
 
 @pytest.mark.parametrize("kind", [2, 3])
@@ -326,10 +321,9 @@ def test_the_mark_counts_every_key_that_was_seen(world: World, vault: Vault) -> 
         other.reserve(LEDGER, {}, [("patient:A", purpose)], mint=True)
 
     wanted = [("patient:A", f"p{number}") for number in range(9)]
-    for moment in ("before_cursor_execute", "after_cursor_execute"):
-        event.listen(vault.engine, moment, mint)
-        found = vault.reserve(LEDGER, {"patient-A": "patient:A"}, wanted, mint=False)
-        event.remove(vault.engine, moment, mint)
+    for moment in ("before", "after"):
+        with watching(vault.engine, **{moment: mint}):
+            found = vault.reserve(LEDGER, {"patient-A": "patient:A"}, wanted, mint=False)
         assert made
         assert found.mark.mints >= 1 + sum(purpose != "" for _, purpose in found.keys)
 
@@ -588,10 +582,6 @@ def test_no_name_is_stored_in_clear(world: World, vault: Vault, request: pytest.
         for trace in traces:
             assert trace not in dump
             assert trace.hex().encode() not in dump
-
-
-def _note_statement(statements: list[str], *arguments: Any) -> None:
-    statements.append(arguments[2])
 
 
 def _crash(*_: object, **__: object) -> None:

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, LargeBinary, bindparam, event, inspect, select, text
+from sqlalchemy import Connection, LargeBinary, bindparam, inspect, select, text
 
 from keyvault import clear_names, database, tables
 from keyvault.database import make_engine
@@ -40,6 +39,7 @@ from tests.contract.vault_world import (
     status_of,
 )
 from tests.support.postgres import PostgresCluster
+from tests.support.statements import noted_statements
 
 HOLD_WRITE_LOCK = """
 import sqlite3, sys, time
@@ -387,14 +387,8 @@ def test_a_reservation_looks_for_each_name_by_the_index(empty_world: World, anal
     vault.reserve(LEDGER, streams, keys, mint=True)
     if analysed:
         empty_world.execute("ANALYZE")
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        asked.append((statement, parameters))
-
-    event.listen(vault.engine, "before_cursor_execute", note)
-    vault.reserve(LEDGER, streams, keys, mint=False)
-    event.remove(vault.engine, "before_cursor_execute", note)
+    with noted_statements(vault.engine) as asked:
+        vault.reserve(LEDGER, streams, keys, mint=False)
     assert len(asked) == 2
     explain = "EXPLAIN" if vault.engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
     plan: list[str] = []
