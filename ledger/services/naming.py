@@ -123,8 +123,7 @@ class _Names:
         dead = self._deps.store.shreddings(self._ledger_id, key_ids)
         living = tuple(key_id for key_id in key_ids if key_id not in dead)
         first = self._first_event(EventFilter(0, 2**62, keys=(KeyCondition(PERSONAL_ROLES, living),)))
-        gone = subject.state == "erased" or self._deps.store.key_usage(self._ledger_id, key_ids).events > 0
-        if first is None and gone:
+        if first is None and (subject.state == "erased" or self._deps.store.key_ends(self._ledger_id, key_ids)):
             raise _hidden(fault)
         people = _people(first) if first is not None else ()
         names = (part.subject for part in people if part.subject_ref == ref and part.subject is not None)

@@ -62,7 +62,7 @@ class BooksJob:
             findings.add(at(min(max(size - 1, 0), last), f"{what} in front of it: one was taken out, or put in"))
         for finding in wrong_cosignatures(deps, self.ledger_id, last):
             findings.add(finding)
-        for finding in wrong_receipts(deps, self.ledger_id, last, opening=self.opening):
+        for finding in wrong_receipts(deps, self.ledger_id, last, opening=self.opening, counted=self.compared):
             findings.add(finding)
         return BooksResult(findings, self._add_up_roots(deps, findings))
 
@@ -128,8 +128,7 @@ def _fences(deps: Dependencies, ledger_id: UUID, last: int) -> Iterator[Finding]
         for fence in fences:
             row = dead.get(fence.key_id)
             if row is None:
-                usage = deps.store.key_usage(ledger_id, [fence.key_id])
-                here = (0, last) if usage.first is None or usage.last is None else (usage.first, usage.last)
+                here = deps.store.key_ends(ledger_id, [fence.key_id]) or (0, last)
                 whose = f"the key vault has a fence, of erasure {fence.erasure_id}"
                 yield Finding(*here, f"{whose}, for a key that the ledger never shredded")
                 continue

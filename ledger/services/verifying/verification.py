@@ -22,6 +22,7 @@ from ledger.services.verifying.chunks import How
 from ledger.services.verifying.keys import STRAY_KEY, KeysJob, KeysResult, NamingJob, key_jobs
 from ledger.services.verifying.published import SIGNED, Claim, Published
 from ledger.services.verifying.ranges import RANGE, Mark, RangeJob, RangeResult
+from ledger.services.verifying.windows import WindowsJob, window_jobs
 
 _STRANGERS: Final = 100
 _TREE: Final = "a row here is not the one that the tree was built from"
@@ -248,6 +249,11 @@ class Verification:
             if (self._sums.get(number, 0) - self._key_sums[number]) % MODULUS:
                 first = number * self._width
                 yield NamingJob(self._ledger_id, first, min(first + self._width, self.head.size))
+
+    def window_jobs(self) -> Iterator[WindowsJob]:
+        """All of ``key_windows``, whatever was read before. Without opening there is nothing to be seen in them."""
+        if self._how.opening:
+            yield from window_jobs(self._ledger_id, self.head.size, self._width)
 
     def books_job(self) -> BooksJob:
         """The comparison of what is kept beside the events."""
