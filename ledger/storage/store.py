@@ -172,7 +172,7 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         found = self._all(_select_shreddings(ledger_id))
         return {row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id) for row in found}
 
-    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes]) -> KeyUsage:
+    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes], *, beyond: int | None = None) -> KeyUsage:
         """How many events have a part under one of these keys."""
         if not key_ids:
             return KeyUsage(0, None, None)
@@ -182,12 +182,16 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
             sa.func.min(position).label("first"),
             sa.func.max(position).label("last"),
         )
-        found = self._long(_used(ledger_id, key_ids, *counted))[0]
+        statement = _used(ledger_id, key_ids, *counted)
+        found = self._long(statement if beyond is None else statement.where(position < beyond))[0]
         return KeyUsage(found.events, found.first, found.last)
 
-    def key_ends(self, ledger_id: UUID, key_ids: Collection[bytes]) -> tuple[int, int] | None:
+    def key_ends(
+        self, ledger_id: UUID, key_ids: Collection[bytes], roles: Collection[Role] | None = None
+    ) -> tuple[int, int] | None:
         """The first and last position of the events that have a part under one of these keys."""
         position = event_keys.c.position
+        of_roles = [event_keys.c.role.in_([int(role) for role in roles])] if roles is not None else []
 
         def search(connection: Connection) -> list[int]:
             # Not min() and max(): for several keys they would read all rows. So it is a step down the index for each.
@@ -195,7 +199,9 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
                 found
                 for key_id in key_ids
                 for order in (position, position.desc())
-                for found in connection.execute(_used(ledger_id, [key_id], position).order_by(order).limit(1)).scalars()
+                for found in connection.execute(
+                    _used(ledger_id, [key_id], position).where(*of_roles).order_by(order).limit(1)
+                ).scalars()
             ]
 
         ends = look(self._engine, search)

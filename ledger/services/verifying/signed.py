@@ -62,8 +62,8 @@ def wrong_receipts(
     deps: Dependencies, ledger_id: UUID, last: int, *, opening: bool, counted: int = 0
 ) -> Iterator[Finding]:
     """The rows that say something else than the events that they are about, or that the ledger has not signed
-    (``opening``: only then is that looked at). ``counted``: the events of who was erased before this position were
-    counted by an earlier run."""
+    (``opening``: only then is that looked at). ``counted``: of who was erased before this position the events are
+    not counted again."""
     after: UUID | None = None
     key: bytes | None = None
     while page := deps.store.receipt_rows(ledger_id, after, _PAGE):
@@ -112,7 +112,8 @@ class _Receipt:
     def _is_counted(self, payload: JsonObject) -> bool:
         """From ``event_keys`` alone: what was counted beforehand may have been wrong when the receipt was made."""
         key_ids = [bytes.fromhex(key_id) for key_id in payload["key_ids"]]
-        usage = self.deps.store.key_usage(self.event.envelope.ledger_id, key_ids)
+        ledger_id, position = self.event.envelope.ledger_id, self.event.position
+        usage = self.deps.store.key_usage(ledger_id, key_ids, beyond=position)
         return bool(payload["events"] == usage.events)
 
     def _is_signed(self, key: bytes, payload: JsonObject) -> bool:

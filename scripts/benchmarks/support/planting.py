@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from random import Random
 from typing import Any, Final
 from uuid import UUID
 
@@ -45,7 +46,7 @@ SPECIAL: Final = 6
 STRETCH: Final = 20
 """A ledger must have as many times the events of its long streams."""
 
-MANY: Final = 3
+MANY: Final = 4
 """How many people take part in ``many`` events each, beside whoever these are about."""
 
 BEGAN: Final = 1_700_000_000_000_000
@@ -69,7 +70,7 @@ class _Person:
 class Planter:
     """Fills one ledger. The streams ``patient-long-0`` and so on have ``long`` events each, of people of that name; the
     people ``once-0`` and so on have one event each; all others, ``people`` of them, share the rest evenly. ``many-0``
-    and so on take part in ``many`` of these events, spread over all of the ledger."""
+    and so on take part in ``many`` of these events, strewn over all of the ledger."""
 
     deps: Dependencies
     engine: Engine
@@ -80,6 +81,7 @@ class Planter:
     _people: dict[str, _Person] = field(default_factory=dict)
     _groups: list[tuple[str, DataKey]] = field(default_factory=list)
     _crowd: list[tuple[str, DataKey]] = field(default_factory=list)
+    _crowded: frozenset[int] = frozenset()
     _versions: Counter[bytes] = field(default_factory=Counter)
 
     def plant(self, size: int) -> None:
@@ -88,6 +90,8 @@ class Planter:
             raise ValueError(f"a ledger for this has at least {STRETCH * self.long} events")
         if self.many > size:
             raise ValueError(f"{size} events cannot have somebody in {self.many} of them")
+        # At no steady beat: what is kept of where somebody occurs would be smaller than it ever is.
+        self._crowded = frozenset(Random(size).sample(range(size), self.many))
         self._mint()
         events = (self._event(number, size) for number in range(size))
         now = BEGAN
@@ -152,7 +156,7 @@ class Planter:
         if number % ACTED == 0:
             name, key = self._groups[number // ACTED % GROUPS]
             parts.append(PlainPart(Role.ACTOR, key.key_id, key, subject=name, data={}))
-        if (number + 1) * self.many // size > number * self.many // size:
+        if number in self._crowded:
             parts += [PlainPart(Role.FURTHER, key.key_id, key, subject=name, data={}) for name, key in self._crowd]
         return seal_event(envelope, parts, writer(number))
 
