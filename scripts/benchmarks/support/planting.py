@@ -91,7 +91,7 @@ class Planter:
         if self.many > size:
             raise ValueError(f"{size} events cannot have somebody in {self.many} of them")
         # At no steady beat: what is kept of where somebody occurs would be smaller than it ever is.
-        self._crowded = frozenset(Random(size).sample(range(size), self.many))
+        self._crowded = frozenset(Random(size).sample(range(size), self.many))  # noqa: S311 - no secret
         self._mint()
         events = (self._event(number, size) for number in range(size))
         now = BEGAN
