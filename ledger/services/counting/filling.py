@@ -22,7 +22,7 @@ from ledger.services.dependencies import Dependencies
 CURSOR: Final = CursorKey("key-windows", "log")
 """How far the log is looked through for keys that are used often."""
 
-LEASE: Final = 10_000_000
+LEASE: Final = 5_000_000
 """Microseconds."""
 
 
