@@ -184,8 +184,8 @@ class _Databases(Collector):
             ("ledger",),
             [((str(one.ledger_id),), one.cursor.error is not None) for one in verified],
         )
-        # It takes its time, and has said how far it is.
-        yield from self._lags([one for one in followers if one not in verified])
+        # One takes its time, and has said how far it is; the other waits for whole steps, and nobody for it.
+        yield from self._lags([one for one in followers if one.cursor.key.kind not in ("verification", "key-windows")])
         yield from self._not_begun(followers, [ledger_id for ledger_id, size in sizes.items() if size])
 
     def _lags(self, followers: Sequence[Follower]) -> Iterator[Metric]:

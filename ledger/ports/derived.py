@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
-CursorKind = Literal["projection", "process", "subscription", "snapshots", "verification"]
+CursorKind = Literal["projection", "process", "subscription", "snapshots", "verification", "key-windows"]
 CursorState = Literal["building", "running", "stopped", "retired"]
 
 
@@ -378,6 +378,51 @@ class HeldEvents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyWindow:
+    """Which events at the positions from ``first`` on and below ``beyond`` have a part under a key, sealed.
+
+    ``leaf_hash``: of the event at ``beyond - 1``, as the *log* has it; None where it has none.
+    """
+
+    key_id: bytes
+    first: int
+    beyond: int
+    leaf_hash: bytes | None
+    sealed: bytes
+
+
+class KeyWindows(Protocol):
+    """What saves counting the events of a key one by one. A row that is missing costs only time."""
+
+    def key_windows(self, ledger_id: UUID, key_ids: Collection[bytes], first: int, limit: int) -> Sequence[KeyWindow]:
+        """The next windows of these keys that do not begin before ``first``, in order of ``first``."""
+
+    def key_windows_at(self, ledger_id: UUID, key_ids: Collection[bytes], first: int) -> Mapping[bytes, KeyWindow]:
+        """The windows of these keys that begin at ``first``; a key without one is absent."""
+
+    def key_windows_in(
+        self, ledger_id: UUID, bounds: tuple[bytes | None, bytes | None], after: tuple[bytes, int] | None, limit: int
+    ) -> Sequence[KeyWindow]:
+        """The next windows in order of key_id and ``first``, whose key_id is not below the first of the bounds and is
+        below the second (None: whatever it is). What a hand has put into a column and no window has there becomes
+        something that fits no log."""
+
+    def put_key_windows(
+        self,
+        ledger_id: UUID,
+        key: CursorKey,
+        holder: UUID,
+        old: int,
+        new: int,
+        windows: Sequence[KeyWindow],
+        now: int,
+        lease_until: int,
+    ) -> None:
+        """Put windows in the place of those of the same key and ``first``, and move the cursor, in one transaction.
+        Raises ``LeaseLostError``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Derived:
     """All stores of derived data."""
 
@@ -387,3 +432,4 @@ class Derived:
     subscriptions: Subscriptions
     timers: Timers
     held_events: HeldEvents
+    key_windows: KeyWindows

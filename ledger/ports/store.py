@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from ledger.domain.access import ApiKey, LedgerInfo
-from ledger.domain.events import Head, RecordedEvent, StreamVersions
+from ledger.domain.events import Head, RecordedEvent, Role, StreamVersions
 from ledger.domain.marks import VaultMark
 from ledger.domain.query import EventFilter, Place
 from ledger.ports.evidence import ErasureRoots, Evidence
@@ -148,8 +148,26 @@ class Store(Streams, Overview, Evidence, Protocol):
     def shreddings(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, Shredding]:
         """For those of these keys that are dead: since when and by which erasure (I9)."""
 
-    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes]) -> KeyUsage:
-        """How many events have a part sealed under one of these keys, and the first and last position of them."""
+    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes], *, beyond: int | None = None) -> KeyUsage:
+        """How many events, of those below the position ``beyond``, have a part sealed under one of these keys, and the
+        first and last position of them. Goes through all of them: to check what others say, who ask
+        ``ledger.services.counting``."""
+
+    def key_ends(
+        self, ledger_id: UUID, key_ids: Collection[bytes], roles: Collection[Role] | None = None
+    ) -> tuple[int, int] | None:
+        """The first and last position of the events that have a part of one of these roles sealed under one of these
+        keys (``roles`` None: of any); None: there are none. As quick for many as for few."""
+
+    def count_events_between(
+        self, ledger_id: UUID, key_ids: Collection[bytes], ranges: Sequence[tuple[int, int | None]]
+    ) -> int:
+        """How many of the same events stand in these ranges, which must not overlap: positions from the first number
+        on and below the second (None: whatever they are)."""
+
+    def key_positions(self, ledger_id: UUID, key_id: bytes, first: int, beyond: int) -> Sequence[int]:
+        """The positions from ``first`` on and below ``beyond`` of the events that have a part sealed under a key, in
+        order."""
 
     def events_at(self, ledger_id: UUID, positions: Collection[int]) -> Sequence[RecordedEvent]:
         """The events at these positions, as far as they exist, in any order."""

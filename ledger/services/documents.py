@@ -24,6 +24,7 @@ class DocumentKind(IntEnum):
 
     SNAPSHOT = 1
     READ_MODEL = 2
+    KEY_WINDOW = 3
 
 
 @dataclass(frozen=True, slots=True)

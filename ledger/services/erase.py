@@ -31,6 +31,7 @@ from ledger.domain.sequence import place_events
 from ledger.domain.times import format_time
 from ledger.errors import BusyError
 from ledger.ports import ErasureEntry
+from ledger.services.counting.count import count_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.evidence import entry_of, event_of, evidence_of
 from ledger.services.finality import FinalState, final_states
@@ -110,7 +111,8 @@ def erase_subject(deps: Dependencies, ledger_id: UUID, order: ErasureOrder) -> E
         name_salt = salt if ours and name is not None else None
         if unlink_at_once(deps, entry):
             receipt = replace(receipt, statements=signed_statements(deps, ledger_id, entry.erasure_id))
-        return ErasureOutcome(_with_usage(deps, entry), receipt, name_salt, repeated=not ours)
+        erasure = _with_usage(deps, entry, events=receipt.payload["events"])
+        return ErasureOutcome(erasure, receipt, name_salt, repeated=not ours)
     raise BusyError("another erasure of the same subject is under way; try again in a moment")
 
 
@@ -216,11 +218,17 @@ def _record_shredding(deps: Dependencies, entry: ErasureEntry) -> None:
 
 
 def _with_usage(
-    deps: Dependencies, entry: ErasureEntry, final: FinalState | None = None, linked: LinkState | None = None
+    deps: Dependencies,
+    entry: ErasureEntry,
+    final: FinalState | None = None,
+    linked: LinkState | None = None,
+    *,
+    events: int | None = None,
 ) -> Erasure:
-    usage = deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
+    if events is None:
+        events = count_events(deps, entry.ledger_id, [key_id for key_id, _ in entry.key_ids])
     if final is None:
         final = final_states(deps, [entry])[entry.erasure_id]
     if linked is None:
         linked = link_states(deps, [entry])[entry.erasure_id]
-    return Erasure(entry, usage.events, erasure_state(evidence_of(deps, entry)), final, linked)
+    return Erasure(entry, events, erasure_state(evidence_of(deps, entry)), final, linked)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from ledger.domain.events import PERSONAL_ROLES, NewEvent, NewPart, OpenedEvent, OpenedPart
-from ledger.domain.query import EventFilter, KeyCondition
+from ledger.domain.query import EventFilter
 from ledger.errors import Fault, IntegrityError, NotFoundError, SubjectErasedError
 from ledger.services.dependencies import Dependencies
 from ledger.services.opening import open_events
@@ -122,9 +122,9 @@ class _Names:
         # A purpose that was erased must not hide the name that the others still have.
         dead = self._deps.store.shreddings(self._ledger_id, key_ids)
         living = tuple(key_id for key_id in key_ids if key_id not in dead)
-        first = self._first_event(EventFilter(0, 2**62, keys=(KeyCondition(PERSONAL_ROLES, living),)))
-        gone = subject.state == "erased" or self._deps.store.key_usage(self._ledger_id, key_ids).events > 0
-        if first is None and gone:
+        ends = self._deps.store.key_ends(self._ledger_id, living, PERSONAL_ROLES)
+        first = self._first_event(EventFilter(ends[0], ends[0])) if ends is not None else None
+        if first is None and (subject.state == "erased" or self._deps.store.key_ends(self._ledger_id, key_ids)):
             raise _hidden(fault)
         people = _people(first) if first is not None else ()
         names = (part.subject for part in people if part.subject_ref == ref and part.subject is not None)

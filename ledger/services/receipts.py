@@ -28,6 +28,7 @@ from ledger.domain.receipts import RECEIPT_DOMAIN, RootProof, canonical_json, ve
 from ledger.domain.times import format_time
 from ledger.errors import IntegrityError, NotFoundError
 from ledger.ports import ErasureEntry, PublishedCheckpoint, Statement, StoredReceipt
+from ledger.services.counting.count import count_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.evidence import entry_of, event_of, evidence_of
 from ledger.services.proving.proofs import prove_consistency, prove_inclusion
@@ -113,7 +114,7 @@ def _payload(deps: Dependencies, entry: ErasureEntry) -> JsonObject:
         "subject_ref": format_ref("sub", entry.subject_ref),
         _COMMITMENT: _commitment(entry),
         "key_ids": [key_id.hex() for key_id, _ in entry.key_ids],
-        "events": deps.store.key_usage(entry.ledger_id, [key_id for key_id, _ in entry.key_ids]).events,
+        "events": count_events(deps, entry.ledger_id, [key_id for key_id, _ in entry.key_ids]),
         "requested_at": format_time(entry.requested_at),
         "erased_at": format_time(event.recorded_at),
         "position": event.position,

@@ -9,6 +9,7 @@ from ledger.domain.names import ACTOR_PURPOSE, LEDGER_CATEGORY
 from ledger.domain.query import NameOrRef
 from ledger.errors import IntegrityError, NotFoundError, SubjectErasedError
 from ledger.ports import SubjectEntry, SubjectState
+from ledger.services.counting.count import usage_of
 from ledger.services.dependencies import Dependencies
 from ledger.services.finality import subject_final_at
 from ledger.services.unlinking import subject_unlinked_at
@@ -37,7 +38,7 @@ def describe_subject(deps: Dependencies, ledger_id: UUID, who: NameOrRef) -> Sub
         raise IntegrityError("the key vault's row of the way from a subject to its names is damaged")
     if entry.state == "erased" and not _is_recorded(deps, ledger_id, entry):
         raise IntegrityError("the key vault says that a subject was erased, and the ledger has no record of it")
-    usage = deps.store.key_usage(ledger_id, [key_id for key_id, _ in entry.key_ids])
+    usage = usage_of(deps, ledger_id, [key_id for key_id, _ in entry.key_ids])
     return SubjectSummary(
         subject_ref=entry.ref,
         names=entry.names,

@@ -23,6 +23,7 @@ from ledger.domain.process import ProcessManager
 from ledger.domain.projection import Projection
 from ledger.errors import StoreUnavailableError
 from ledger.services.commanding import processes as commanding
+from ledger.services.counting import filling
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import resume_erasures
 from ledger.services.projecting import runner
@@ -105,6 +106,7 @@ def run_worker(
         "projections": lambda ledger_id: runner.step(deps, ledger_id, projections, holder),
         "snapshots": lambda ledger_id: snapshotting.step(deps, ledger_id, holder),
         "checkpoints": lambda ledger_id: publishing.step(deps, ledger_id),
+        "key windows": lambda ledger_id: filling.step(deps, ledger_id, holder),
     }
     if verify_days:
         duties["verification"] = Background(deps, holder, verify_days).step

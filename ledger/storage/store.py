@@ -51,6 +51,8 @@ _ENTRANCE: Final = Question(
 )
 _HEAD: Final = Question(sa.select(heads).where(heads.c.ledger_id == sa.bindparam("ledger", type_=Id)))
 
+_RANGES_AT_ONCE: Final = 50
+
 
 class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
     """One engine, shared by threads; every method is one short transaction."""
@@ -169,22 +171,64 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
         found = self._all(_select_shreddings(ledger_id))
         return {row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id) for row in found}
 
-    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes]) -> KeyUsage:
+    def key_usage(self, ledger_id: UUID, key_ids: Collection[bytes], *, beyond: int | None = None) -> KeyUsage:
         """How many events have a part under one of these keys."""
         if not key_ids:
             return KeyUsage(0, None, None)
         position = event_keys.c.position
-        statement = sa.select(
+        counted = (
             sa.func.count(sa.distinct(position)).label("events"),
             sa.func.min(position).label("first"),
             sa.func.max(position).label("last"),
-        ).where(
-            event_keys.c.ledger_id == ledger_id,
-            event_keys.c.key_id.in_(key_ids),
-            event_keys.c.role != int(Role.SHREDDED),
         )
-        found = self._all(statement)[0]
+        statement = _used(ledger_id, key_ids, *counted)
+        found = self._long(statement if beyond is None else statement.where(position < beyond))[0]
         return KeyUsage(found.events, found.first, found.last)
+
+    def key_ends(
+        self, ledger_id: UUID, key_ids: Collection[bytes], roles: Collection[Role] | None = None
+    ) -> tuple[int, int] | None:
+        """The first and last position of the events that have a part under one of these keys."""
+        position = event_keys.c.position
+        of_roles = [event_keys.c.role.in_([int(role) for role in roles])] if roles is not None else []
+
+        def search(connection: Connection) -> list[int]:
+            # Not min() and max(): for several keys they would read all rows. So it is a step down the index for each.
+            return [
+                found
+                for key_id in key_ids
+                for order in (position, position.desc())
+                for found in connection.execute(
+                    _used(ledger_id, [key_id], position).where(*of_roles).order_by(order).limit(1)
+                ).scalars()
+            ]
+
+        ends = look(self._engine, search)
+        return (min(ends), max(ends)) if ends else None
+
+    def count_events_between(
+        self, ledger_id: UUID, key_ids: Collection[bytes], ranges: Sequence[tuple[int, int | None]]
+    ) -> int:
+        """How many events in these ranges have a part under one of these keys."""
+        position = event_keys.c.position
+        total = 0
+        for start in range(0, len(ranges), _RANGES_AT_ONCE):
+            counts = [
+                _used(ledger_id, key_ids, sa.func.count(sa.distinct(position)))
+                .where(position >= first, *([position < beyond] if beyond is not None else []))
+                .scalar_subquery()
+                for first, beyond in ranges[start : start + _RANGES_AT_ONCE]
+            ]
+            total += sum(self._all(sa.select(*[count.label(f"n{number}") for number, count in enumerate(counts)]))[0])
+        return total
+
+    def key_positions(self, ledger_id: UUID, key_id: bytes, first: int, beyond: int) -> Sequence[int]:
+        """Where a key is used in a range."""
+        position = event_keys.c.position
+        statement = _used(ledger_id, [key_id], position).where(position >= first, position < beyond)
+        found = look(self._engine, lambda connection: connection.execute(statement.order_by(position)).scalars().all())
+        # An event can have several parts under one key; and SQLite takes anything from a hand.
+        return list(dict.fromkeys(one for one in found if isinstance(one, int)))
 
     def keys_used_since(
         self, ledger_id: UUID, position: int, after: bytes | None, limit: int
@@ -290,6 +334,15 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def _one(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> sa.Row[Any] | None:
         return look(self._engine, lambda connection: connection.execute(statement, values).one_or_none())
+
+
+def _used(ledger_id: UUID, key_ids: Collection[bytes], *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Of the rows of ``event_keys`` of what is sealed under these keys."""
+    return sa.select(*columns).where(
+        event_keys.c.ledger_id == ledger_id,
+        event_keys.c.key_id.in_(key_ids),
+        event_keys.c.role != int(Role.SHREDDED),
+    )
 
 
 def _recorded_at(connection: Connection, ledger_id: UUID, position: int) -> int:

@@ -295,7 +295,27 @@ tiles = sa.Table(
     sa.Column("hashes", sa.LargeBinary, nullable=False),
 )
 
-DERIVED = ("cursors", "snapshots", "read_models", "subscriptions", "parked_events", "timers", "held_events", "tiles")
+key_windows = sa.Table(
+    "key_windows",
+    metadata,
+    sa.Column("ledger_id", Id, primary_key=True),
+    sa.Column("key_id", sa.LargeBinary, primary_key=True),
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("beyond", sa.BigInteger, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+DERIVED = (
+    "cursors",
+    "snapshots",
+    "read_models",
+    "subscriptions",
+    "parked_events",
+    "timers",
+    "held_events",
+    "tiles",
+    "key_windows",
+)
 """Tables that the service may change and delete from: what they hold is not part of the log."""
 
 APPEND_ONLY = (

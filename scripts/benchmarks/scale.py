@@ -18,18 +18,23 @@ from uuid import UUID
 from api.config import Settings
 from api.wiring import Service, open_service
 from ledger.domain.query import DEFAULT_LIMIT, AsOf, EventQuery, NameOrRef
-from ledger.services.erase import ErasureOrder, erase_subject
+from ledger.services.counting import filling
+from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
 from ledger.services.proving.publishing import publish
 from ledger.services.read import query_events
 from ledger.services.timetravel.state import stream_state
 from scripts.benchmarks.frame import AtMost, Engine, Report, in_turns
 from scripts.benchmarks.support.growth import report_growth
-from scripts.benchmarks.support.planting import BATCH, BEGAN, LONG, SPECIAL, STEP, Planter, correlation, writer
+from scripts.benchmarks.support.planting import BATCH, BEGAN, LONG, MANY, SPECIAL, STEP, Planter, correlation, writer
 from scripts.benchmarks.verify import mebibytes, verify_as_a_command
 from tests.support.server import NDJSON, ServedLedger
 
 SIZES: Final = (20_000, 100_000)
 FULL_SIZES: Final = (100_000, 1_000_000)
+CROWDED: Final = (200_000, 160_000)
+FULL_CROWDED: Final = (1_200_000, 1_000_000)
+"""Events of a ledger, and how many of them the same few people take part in."""
+
 ROUNDS: Final = 15
 SEVERAL: Final = 3
 """How often a quick question is asked in one turn."""
@@ -66,13 +71,14 @@ def run(report: Report) -> None:
                 _measure_states(report, engine, service, ledgers)
                 _measure_memory(report, server, ledgers)
                 _measure_erasures(report, engine, service, ledgers)
+                _measure_crowded(report, engine, server, service)
 
 
-def _planted(report: Report, server: ServedLedger, service: Service, size: int) -> _Planted:
-    name = f"planted-{size}"
+def _planted(report: Report, server: ServedLedger, service: Service, size: int, many: int = 0) -> _Planted:
+    name = f"planted-{size}" if not many else f"crowded-{size}"
     ledger_id = UUID(server.client.get(server.make_ledger(name)).json()["id"])
     began = time.perf_counter()
-    Planter(service.deps, service.engine, ledger_id).plant(size)
+    Planter(service.deps, service.engine, ledger_id, many=many).plant(size)
     # As a worker does beside; a proof of an erasure looks at what is published.
     publish(service.deps, ledger_id)
     report.note(f"{size:,} events were planted in {time.perf_counter() - began:.0f} s")
@@ -149,9 +155,37 @@ def _measure_erasures(report: Report, engine: Engine, service: Service, ledgers:
     report.ratio_of(name, few[largest], many[largest], ERASURE_BAR)
 
 
-def _erase(service: Service, ledger_id: UUID, name: str) -> None:
+def _measure_crowded(report: Report, engine: Engine, server: ServedLedger, service: Service) -> None:
+    """Erase people with one event, and with nearly all that a ledger has, when a worker has done its part."""
+    size, many = FULL_CROWDED if report.full else CROWDED
+    ledger = _planted(report, server, service, size, many)
+    began, processor = time.perf_counter(), time.process_time()
+    holder = service.deps.new_id()
+    while filling.step(service.deps, ledger.ledger_id, holder):
+        pass
+    spent = (time.process_time() - processor) / size * 1e6
+    report.note(
+        f"the windows were made in {time.perf_counter() - began:.0f} s, {spent:.1f} µs of this processor an event"
+    )
+    # The first erasure fills caches and is not counted.
+    _erase(service, ledger.ledger_id, f"once-{MANY}")
+    few: list[float] = []
+    most: list[float] = []
+    for number in range(MANY):
+        turns = [(few, f"once-{number}", 1), (most, f"many-{number}", many)]
+        for times, name, expected in turns if number % 2 else reversed(turns):
+            began = time.perf_counter()
+            outcome = _erase(service, ledger.ledger_id, name)
+            times.append(time.perf_counter() - began)
+            if outcome.receipt.payload["events"] != expected:
+                raise RuntimeError(f"an erasure of {expected} events says {outcome.receipt.payload['events']}")
+    name = f"erasure of a person with {many:,} events of {size:,} ÷ with one, on {engine}"
+    report.ratio_of(name, few, most, ERASURE_BAR)
+
+
+def _erase(service: Service, ledger_id: UUID, name: str) -> ErasureOutcome:
     order = ErasureOrder(NameOrRef(name, None), None, None, None, False, _WRITER)
-    erase_subject(service.deps, ledger_id, order)
+    return erase_subject(service.deps, ledger_id, order)
 
 
 def _measure_memory(report: Report, server: ServedLedger, ledgers: list[_Planted]) -> None:

@@ -18,8 +18,10 @@ from keyvault import tables as vault_tables
 from ledger.domain.checkpoints import Checkpoint
 from ledger.domain.encoding import leaf_of
 from ledger.domain.events import RecordedEvent, Role, SealedPart
+from ledger.domain.key_windows import Shape
 from ledger.domain.merkle import encode_frontier, extend_frontier, hash_leaf, root_of
 from ledger.domain.names import SUBJECT_ERASED
+from ledger.services.counting.filling import step
 from ledger.services.proving.publishing import log_key, publish
 from ledger.storage import tables
 from tests.support import rows
@@ -246,6 +248,19 @@ def rewrite_fence(ledger: Ledger) -> None:
     alter_vault(ledger, vault_tables.fences, update)
 
 
+def forge_window(ledger: Ledger) -> None:
+    """What a person's events are counted from, taken from another ledger, where it was sealed for another number."""
+    shape = Shape(window=4, step=4, stretch=1, fewest=1)
+    other = ledger.backend.new_ledger()
+    other.append(*(a_visit("B") for _ in range(4)))
+    for one in (ledger, other):
+        step(one.deps, one.ledger_id, UUID(int=1), shape)
+    ledger.assert_intact()
+    (window,) = other.deps.derived.key_windows.key_windows_in(other.ledger_id, (None, None), None, 9)
+    mine = tables.key_windows.c.key_id == ledger.key_of("patient:C")
+    ledger.backend.execute(of(tables.key_windows, sa.update, ledger, mine).values(sealed=window.sealed))
+
+
 @dataclass(frozen=True)
 class Attack:
     """What is done, and what has to be named."""
@@ -350,6 +365,7 @@ ATTACKS: dict[str, Attack] = {
         ),
         {(2, 2, None)},
     ),
+    "forge a window of a key": Attack(forge_window, {(0, 3, None)}),
     "set the head back": Attack(
         lambda one: one.backend.tamper(of(tables.heads, sa.update, one).values(size=10)), {(10, 10, None)}
     ),

@@ -240,6 +240,17 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "how much of somebody there is": Question(
         lambda store, ledger_id: store.key_usage(ledger_id, [_key(7)]), 2 * OF_A_STREAM, sorts=True
     ),
+    "how much of somebody there is here and there": Question(
+        lambda store, ledger_id: store.count_events_between(ledger_id, [_key(7)], [(0, HALF), (HALF + 9, None)]),
+        2 * OF_A_STREAM,
+        sorts=True,
+    ),
+    "where somebody begins and ends": Question(
+        lambda store, ledger_id: store.key_ends(ledger_id, [_key(7), _actor(3)], PERSONAL_ROLES), 9
+    ),
+    "where a key is used in a range": Question(
+        lambda store, ledger_id: store.key_positions(ledger_id, _key(7), 0, HALF), 2 * OF_A_STREAM
+    ),
     "where a key is used": Question(
         lambda store, ledger_id: store.streams_under_keys(ledger_id, [_key(7)], -1, 1000), 2 * OF_A_STREAM, sorts=True
     ),

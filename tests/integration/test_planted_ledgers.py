@@ -12,6 +12,7 @@ from ledger.services.read import export_events, query_events
 from ledger.storage.database import open_engine
 from scripts.benchmarks.support.planting import (
     EVENTS_OF_A_CORRELATION,
+    MANY,
     SPECIAL,
     WRITERS,
     Planter,
@@ -22,6 +23,7 @@ from tests.support.service import Place, Service, new_ledger, set_up, verified
 
 SIZE = 400
 LONG = 20
+TOGETHER = 300
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def planted(place: Place) -> Iterator[tuple[Service, UUID]]:
     service = set_up(place)
     engine = open_engine(place.ledger_url)
     ledger_id = new_ledger(service).ledger_id
-    Planter(service.deps, engine, ledger_id, people=10, long=LONG).plant(SIZE)
+    Planter(service.deps, engine, ledger_id, people=10, long=LONG, many=TOGETHER).plant(SIZE)
     engine.dispose()
     yield service, ledger_id
     service.close()
@@ -53,6 +55,8 @@ def test_questions_about_it_find_what_they_are_meant_to(planted: tuple[Service, 
         EventQuery(subject=NameOrRef(f"long-{SPECIAL - 1}", None)): LONG,
         EventQuery(subject=NameOrRef("once-0", None)): 1,
         EventQuery(subject=NameOrRef(f"once-{SPECIAL - 1}", None)): 1,
+        EventQuery(involving=NameOrRef("many-0", None)): TOGETHER,
+        EventQuery(involving=NameOrRef(f"many-{MANY - 1}", None)): TOGETHER,
         EventQuery(types=("Rare",)): 10,
         EventQuery(actor=NameOrRef("group:3", None)): SIZE // 80,
         EventQuery(correlation_id=correlation(SIZE // 2)): EVENTS_OF_A_CORRELATION,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ledger.domain.catalogue import TypeDraft
 from ledger.domain.events import OpenedEvent
+from ledger.domain.key_windows import Shape
 from ledger.domain.snapshot import EVERY
 from ledger.domain.tiles import TILE_WIDTH
+from ledger.services.counting import filling
 from ledger.services.evolution.copying import copy_stream
 from ledger.services.evolution.types import register_type
 from ledger.services.following.consumer import consume_batch
@@ -46,6 +48,8 @@ def populate_derived(ledger: Ledger) -> None:
     until_idle(ledger, TRANSFER)
     run_all(ledger.deps, ledger.ledger_id)
     while snapshotting.step(ledger.deps, ledger.ledger_id, HOLDER):
+        pass
+    while filling.step(ledger.deps, ledger.ledger_id, HOLDER, Shape(window=16, step=4, stretch=1, fewest=2)):
         pass
     create_subscription(ledger.deps, ledger.ledger_id, "mailer", created_by=WRITER, max_tries=1)
     while consume_batch(ledger.deps, ledger.ledger_id, "mailer", _refuse, consumer=HOLDER):

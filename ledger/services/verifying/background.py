@@ -162,6 +162,7 @@ def _jobs(verification: Verification, *, whole: bool) -> Iterator[Job[Any]]:
     if whole:
         yield from verification.key_jobs()
         yield from verification.naming_jobs()
+        yield from verification.window_jobs()
     yield verification.books_job()
 
 

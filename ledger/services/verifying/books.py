@@ -29,7 +29,8 @@ class BooksJob:
     """Compare all of it, for the events below ``size``.
 
     ``first``: the rows before it were not read again. ``compared``, ``roots``: up to where this was done earlier, and
-    what the fingerprint of ``erasure_roots``, under ``key``, was up to there.
+    what the fingerprint of ``erasure_roots``, under ``key``, was up to there. ``counted``: of who was erased before
+    this position the events are not counted again.
     """
 
     ledger_id: UUID
@@ -39,6 +40,7 @@ class BooksJob:
     key: bytes
     compared: int = 0
     roots: int = 0
+    counted: int = 0
 
     def work(self, deps: Dependencies) -> BooksResult:
         """Do it."""
@@ -62,7 +64,7 @@ class BooksJob:
             findings.add(at(min(max(size - 1, 0), last), f"{what} in front of it: one was taken out, or put in"))
         for finding in wrong_cosignatures(deps, self.ledger_id, last):
             findings.add(finding)
-        for finding in wrong_receipts(deps, self.ledger_id, last, opening=self.opening):
+        for finding in wrong_receipts(deps, self.ledger_id, last, opening=self.opening, counted=self.counted):
             findings.add(finding)
         return BooksResult(findings, self._add_up_roots(deps, findings))
 
@@ -128,8 +130,7 @@ def _fences(deps: Dependencies, ledger_id: UUID, last: int) -> Iterator[Finding]
         for fence in fences:
             row = dead.get(fence.key_id)
             if row is None:
-                usage = deps.store.key_usage(ledger_id, [fence.key_id])
-                here = (0, last) if usage.first is None or usage.last is None else (usage.first, usage.last)
+                here = deps.store.key_ends(ledger_id, [fence.key_id]) or (0, last)
                 whose = f"the key vault has a fence, of erasure {fence.erasure_id}"
                 yield Finding(*here, f"{whose}, for a key that the ledger never shredded")
                 continue

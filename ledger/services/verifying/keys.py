@@ -67,11 +67,17 @@ class KeysJob:
 
 
 def key_jobs(ledger_id: UUID, size: int, width: int, key: bytes) -> Iterator[KeysJob]:
-    """All of them: key ids are random, so equal shares of what they can be are equal shares of the rows."""
-    shares = min(MOST_SHARES, 1 << (size // width).bit_length())
-    bounds = [bytes([number * 256 // shares]) for number in range(1, shares)]
-    for first, beyond in zip([None, *bounds], [*bounds, None], strict=True):
+    """All of them."""
+    for first, beyond in shares(size, width):
         yield KeysJob(ledger_id, first, beyond, size, width, key)
+
+
+def shares(size: int, width: int) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Bounds of key ids, for pieces of work of about ``width`` events each: key ids are random, so equal shares of what
+    they can be are equal shares of the rows."""
+    number = min(MOST_SHARES, 1 << (size // width).bit_length())
+    bounds = [bytes([share * 256 // number]) for share in range(1, number)]
+    yield from zip([None, *bounds], [*bounds, None], strict=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 1. The rows of all positions, range by range, in any process (``ranges``).
 2. The tree that they make, in order: against the roots that were kept at erasures, against the published checkpoints,
    and against the head.
-3. ``event_keys`` both ways (``keys``); dead keys, streams and the key vault's record of erasures (``books``).
+3. ``event_keys`` both ways (``keys``), and what was counted of it beforehand (``windows``); dead keys, streams and the
+   key vault's record of erasures (``books``).
 
 What was verified before need not be read again: a ``Verified`` says how far that was.
 """
@@ -84,6 +85,8 @@ def verify_ledger(
     for sums in hands.results(verification.key_jobs()):
         verification.take_keys(sums)
     for findings in hands.results(verification.naming_jobs()):
+        verification.findings.take(findings)
+    for findings in hands.results(verification.window_jobs()):
         verification.findings.take(findings)
     for books in hands.results([verification.books_job()]):
         verification.take_books(books)

@@ -58,9 +58,12 @@ def _wrong_line(deps: Dependencies, row: CosignatureRow) -> str | None:
     return None
 
 
-def wrong_receipts(deps: Dependencies, ledger_id: UUID, last: int, *, opening: bool) -> Iterator[Finding]:
+def wrong_receipts(
+    deps: Dependencies, ledger_id: UUID, last: int, *, opening: bool, counted: int = 0
+) -> Iterator[Finding]:
     """The rows that say something else than the events that they are about, or that the ledger has not signed
-    (``opening``: only then is that looked at)."""
+    (``opening``: only then is that looked at). ``counted``: of who was erased before this position the events are
+    not counted again."""
     after: UUID | None = None
     key: bytes | None = None
     while page := deps.store.receipt_rows(ledger_id, after, _PAGE):
@@ -72,18 +75,20 @@ def wrong_receipts(deps: Dependencies, ledger_id: UUID, last: int, *, opening: b
             event = events.get(erasure_id)
             if event is None:
                 yield Finding(0, last, f"there is a stored receipt of {erasure_id}, and no such event")
-            elif (why := _Receipt(deps, stored, event, key).wrong()) is not None:
+            elif (why := _Receipt(deps, stored, event, key, event.position >= counted).wrong()) is not None:
                 yield at(event.position, f"the stored receipt of this event is not what was handed out: {why}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Receipt:
-    """A receipt or a statement. ``key``: None where signatures are not looked at."""
+    """A receipt or a statement. ``key``: None where signatures are not looked at. ``counting``: whether the number of
+    events is."""
 
     deps: Dependencies
     stored: StoredReceipt
     event: RecordedEvent
     key: bytes | None
+    counting: bool
 
     def wrong(self) -> str | None:
         """What is wrong with it."""
@@ -96,16 +101,25 @@ class _Receipt:
             if not isinstance(came_with["proof"], dict):
                 return "it has no proof"
             parse_note(came_with["checkpoint"])
+            if self.counting and _is_erasure(self.event) and not self._is_counted(payload):
+                return "it says another number of events than event_keys has"
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error, NoteError):
             return "it cannot be read"
         return (
             "the ledger has not signed it" if self.key is not None and not self._is_signed(self.key, payload) else None
         )
 
+    def _is_counted(self, payload: JsonObject) -> bool:
+        """From ``event_keys`` alone: what was counted beforehand may have been wrong when the receipt was made."""
+        key_ids = [bytes.fromhex(key_id) for key_id in payload["key_ids"]]
+        ledger_id, position = self.event.envelope.ledger_id, self.event.position
+        usage = self.deps.store.key_usage(ledger_id, key_ids, beyond=position)
+        return bool(payload["events"] == usage.events)
+
     def _is_signed(self, key: bytes, payload: JsonObject) -> bool:
         envelope = self.event.envelope
         message = STATEMENT_DOMAIN + canonical_json(payload)
-        if (envelope.category, envelope.event_type) == (LEDGER_CATEGORY, SUBJECT_ERASED):
+        if _is_erasure(self.event):
             entry = self.deps.vault.erasure(envelope.ledger_id, envelope.event_id)
             if entry is None or entry.name_commitment is None:
                 # Done again in an older copy of the vault: the commitment that was signed is nowhere any more, and the
@@ -118,3 +132,7 @@ class _Receipt:
         except (ValueError, TypeError):
             return False
         return True
+
+
+def _is_erasure(event: RecordedEvent) -> bool:
+    return (event.envelope.category, event.envelope.event_type) == (LEDGER_CATEGORY, SUBJECT_ERASED)

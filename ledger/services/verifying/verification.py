@@ -22,6 +22,7 @@ from ledger.services.verifying.chunks import How
 from ledger.services.verifying.keys import STRAY_KEY, KeysJob, KeysResult, NamingJob, key_jobs
 from ledger.services.verifying.published import SIGNED, Claim, Published
 from ledger.services.verifying.ranges import RANGE, Mark, RangeJob, RangeResult
+from ledger.services.verifying.windows import WindowsJob, window_jobs
 
 _STRANGERS: Final = 100
 _TREE: Final = "a row here is not the one that the tree was built from"
@@ -76,6 +77,7 @@ class Verification:
         self._sums: dict[int, int] = {}
         self._key_sums: Counter[int] = Counter()
         self._outside: list[int] = []
+        self._keys_fit = True
         self._counts: Counter[Verdict] = Counter()
         self._checkpoints = 0
         self._fitting = 0
@@ -246,13 +248,23 @@ class Verification:
                 self.findings.add(at(signed, STRAY_KEY))
         for number in sorted({*self._sums, *self._key_sums}):
             if (self._sums.get(number, 0) - self._key_sums[number]) % MODULUS:
+                self._keys_fit = False
                 first = number * self._width
                 yield NamingJob(self._ledger_id, first, min(first + self._width, self.head.size))
+
+    def window_jobs(self) -> Iterator[WindowsJob]:
+        """All of ``key_windows``, whatever was read before. Without opening there is nothing to be seen in them."""
+        if self._how.opening:
+            yield from window_jobs(self._ledger_id, self.head.size, self._width)
 
     def books_job(self) -> BooksJob:
         """The comparison of what is kept beside the events."""
         opening, key = self._how.opening, self.key
-        return BooksJob(self._ledger_id, self._first, self.head.size, opening, key, self._compared, self._roots)
+        # By an ``event_keys`` that is wrong itself nothing is counted: it is told of already.
+        counted = self._compared if self._keys_fit else self.head.size
+        return BooksJob(
+            self._ledger_id, self._first, self.head.size, opening, key, self._compared, self._roots, counted
+        )
 
     def take_books(self, result: BooksResult) -> None:
         """Add what was found there."""

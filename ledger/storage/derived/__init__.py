@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from ledger.ports import Derived
 from ledger.storage.derived.cursors import SqlCursors
 from ledger.storage.derived.held_events import SqlHeldEvents
+from ledger.storage.derived.key_windows import SqlKeyWindows
 from ledger.storage.derived.read_models import SqlReadModels
 from ledger.storage.derived.snapshots import SqlSnapshots
 from ledger.storage.derived.subscriptions import SqlSubscriptions
@@ -22,4 +23,5 @@ def open_derived(engine: Engine) -> Derived:
         subscriptions=SqlSubscriptions(engine),
         timers=SqlTimers(engine),
         held_events=SqlHeldEvents(engine),
+        key_windows=SqlKeyWindows(engine),
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from random import Random
 from typing import Any, Final
 from uuid import UUID
 
@@ -45,6 +46,9 @@ SPECIAL: Final = 6
 STRETCH: Final = 20
 """A ledger must have as many times the events of its long streams."""
 
+MANY: Final = 4
+"""How many people take part in ``many`` events each, beside whoever these are about."""
+
 BEGAN: Final = 1_700_000_000_000_000
 STEP: Final = 1_000_000
 """Microseconds from one batch to the next."""
@@ -65,21 +69,29 @@ class _Person:
 @dataclass
 class Planter:
     """Fills one ledger. The streams ``patient-long-0`` and so on have ``long`` events each, of people of that name; the
-    people ``once-0`` and so on have one event each; all others, ``people`` of them, share the rest evenly."""
+    people ``once-0`` and so on have one event each; all others, ``people`` of them, share the rest evenly. ``many-0``
+    and so on take part in ``many`` of these events, strewn over all of the ledger."""
 
     deps: Dependencies
     engine: Engine
     ledger_id: UUID
     people: int = PEOPLE
     long: int = LONG
+    many: int = 0
     _people: dict[str, _Person] = field(default_factory=dict)
     _groups: list[tuple[str, DataKey]] = field(default_factory=list)
+    _crowd: list[tuple[str, DataKey]] = field(default_factory=list)
+    _crowded: frozenset[int] = frozenset()
     _versions: Counter[bytes] = field(default_factory=Counter)
 
     def plant(self, size: int) -> None:
         """Give the empty ledger so many events."""
         if size < STRETCH * self.long:
             raise ValueError(f"a ledger for this has at least {STRETCH * self.long} events")
+        if self.many > size:
+            raise ValueError(f"{size} events cannot have somebody in {self.many} of them")
+        # At no steady beat: what is kept of where somebody occurs would be smaller than it ever is.
+        self._crowded = frozenset(Random(size).sample(range(size), self.many))  # noqa: S311 - no secret
         self._mint()
         events = (self._event(number, size) for number in range(size))
         now = BEGAN
@@ -113,9 +125,13 @@ class Planter:
             refs: Mapping[str, bytes] = made.subjects
             for stream, name in some.items():
                 self._people[name] = _Person(name, stream, made.streams[stream].ref, made.keys[refs[name], ""])
-        groups = [f"group:{number}" for number in range(GROUPS)]
-        made = self.deps.vault.reserve(self.ledger_id, {}, [(name, ACTOR_PURPOSE) for name in groups], mint=True)
-        self._groups = [(name, made.keys[made.subjects[name], ACTOR_PURPOSE]) for name in groups]
+        self._groups = self._mint_beside([f"group:{number}" for number in range(GROUPS)], ACTOR_PURPOSE)
+        self._crowd = self._mint_beside([f"many-{number}" for number in range(MANY if self.many else 0)], "")
+
+    def _mint_beside(self, names: list[str], purpose: str) -> list[tuple[str, DataKey]]:
+        """Keys of people who own no stream."""
+        made = self.deps.vault.reserve(self.ledger_id, {}, [(name, purpose) for name in names], mint=True)
+        return [(name, made.keys[made.subjects[name], purpose]) for name in names]
 
     def _event(self, number: int, size: int) -> SealedEvent:
         person = self._people[self._who(number, size)]
@@ -140,6 +156,8 @@ class Planter:
         if number % ACTED == 0:
             name, key = self._groups[number // ACTED % GROUPS]
             parts.append(PlainPart(Role.ACTOR, key.key_id, key, subject=name, data={}))
+        if number in self._crowded:
+            parts += [PlainPart(Role.FURTHER, key.key_id, key, subject=name, data={}) for name, key in self._crowd]
         return seal_event(envelope, parts, writer(number))
 
     def _who(self, number: int, size: int) -> str:

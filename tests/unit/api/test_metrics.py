@@ -19,6 +19,7 @@ from ledger.domain.events import OPERATOR
 from ledger.domain.notes import COSIGNATURE, VerifierKey
 from ledger.ports import CursorKey
 from ledger.services.append import append_events
+from ledger.services.counting.filling import CURSOR
 from ledger.services.ledgers import create_ledger
 from ledger.services.proving.publishing import publish
 from ledger.services.proving.witnessing import cosign
@@ -91,6 +92,7 @@ def fill(service: Service) -> str:
     deps.derived.cursors.add_cursor(ledger_id, CursorKey("projection", "activity", 1), 1, "running", 0)
     deps.derived.cursors.add_cursor(ledger_id, CursorKey("projection", "activity", 2), 2, "building", -1)
     deps.derived.cursors.add_cursor(ledger_id, VERIFIED, 1, "running", 1)
+    deps.derived.cursors.add_cursor(ledger_id, CURSOR, 1, "running", -1)
     parked = {"position": 0, "stream_ref": b"s" * 16, "tries": 3, "error": "E", "parked_at": 1, "replay": False}
     with service.engine.begin() as connection:
         connection.execute(
