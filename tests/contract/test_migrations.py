@@ -61,6 +61,19 @@ def test_the_ledger_leads_every_index(backend: Backend) -> None:
                 assert index["column_names"][0] == "ledger_id"
 
 
+def test_postgresql_looks_after_what_only_grows(backend: Backend) -> None:
+    """Its statistics are not left to age until a fifth of the events are new, and a head has room for its versions."""
+    if backend.engine.dialect.name != "postgresql":
+        return
+    with backend.engine.connect() as connection:
+        query = "SELECT relname, reloptions FROM pg_class WHERE relname IN ('events', 'event_keys', 'heads')"
+        options = {name: set(given or ()) for name, given in connection.execute(sa.text(query))}
+
+    growing = {"autovacuum_vacuum_insert_scale_factor=0.02", "autovacuum_analyze_scale_factor=0.02"}
+    assert growing <= options["events"] & options["event_keys"]
+    assert options["heads"] == {"fillfactor=50"}
+
+
 def test_a_populated_ledger_migrates_forward(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> None:
     """From the first schema, with the rows of a ledger in it, to the newest: nothing is lost, all proofs still hold."""
     if backend.name == "sqlite":
