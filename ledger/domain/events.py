@@ -34,7 +34,7 @@ else:
         """A frozen dataclass to the type checker alone.
 
         At run time ``frozen`` makes a value cost five times as much, and of these there are several for each event
-        that is read.
+        that is read or recorded.
         """
         return dataclass(slots=slots, unsafe_hash=frozen)
 
@@ -54,7 +54,7 @@ PERSONAL_ROLES: Final = (Role.SUBJECT, Role.ACTOR, Role.FURTHER)
 """The roles in which a person is involved in an event."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NewPart:
     """What one event says of one person, for one purpose. A request gives exactly one of ``subject`` and
     ``subject_ref``; when the name behind a ref has been read, both are there."""
@@ -65,7 +65,7 @@ class NewPart:
     data: JsonObject | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NewEvent:
     """An event that somebody asks to record.
 
@@ -130,7 +130,7 @@ class Envelope:
     causation_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SealedEvent:
     """An event that is ready to be recorded: everything but its place and time."""
 
@@ -212,7 +212,7 @@ class OpenedEvent:
     disclosed: tuple[DisclosedPart, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Appended:
     """The answer to an append, for one event."""
 

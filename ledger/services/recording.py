@@ -38,10 +38,7 @@ def seal_event(envelope: Envelope, parts: Sequence[PlainPart], recorded_by: UUID
 
 def appended(event: RecordedEvent) -> Appended:
     """What the writer of an event is told."""
+    envelope = event.envelope
     return Appended(
-        event_id=event.envelope.event_id,
-        position=event.position,
-        stream_ref=event.envelope.stream_ref,
-        stream_version=event.stream_version,
-        recorded_at=event.recorded_at,
+        envelope.event_id, event.position, envelope.stream_ref, event.stream_version, event.recorded_at
     )
