@@ -50,13 +50,14 @@ def parse_event(
     *,
     pointer: str = "",
     index: int = 0,
+    default_id: UUID | None = None,
     default_correlation: UUID | None = None,
     by_process: bool = False,
 ) -> NewEvent:
     """Read one event as the contract describes it. ``by_process``: it is not a client's but a process manager's own.
-    Raises ``InvalidError`` with every fault."""
+    ``default_id``, ``default_correlation``: its ids where it gives none. Raises ``InvalidError`` with every fault."""
     intake = _Intake(pointer, index, by_process)
-    event = intake.event(raw, default_correlation)
+    event = intake.event(raw, default_id, default_correlation)
     if event is None or intake.faults:
         raise InvalidError("the event is not valid", intake.faults)
     return event
@@ -115,7 +116,7 @@ class _Intake:
     def fault(self, where: str, message: str) -> None:
         self.faults.append(Fault(self.pointer + where, message, self.index))
 
-    def event(self, raw: object, default_correlation: UUID | None) -> NewEvent | None:
+    def event(self, raw: object, default_id: UUID | None, default_correlation: UUID | None) -> NewEvent | None:
         if not isinstance(raw, dict):
             self.fault("", "must be a JSON object")
             return None
@@ -133,7 +134,7 @@ class _Intake:
             self.fault("/if_erased", "must be 'refuse' or 'omit'")
         return NewEvent(
             pointer=self.pointer,
-            event_id=self.optional_id(raw, "id"),
+            event_id=self.optional_id(raw, "id") or default_id,
             stream=stream,
             stream_ref=stream_ref,
             expected_version=self.expected_version(raw),
@@ -199,9 +200,8 @@ class _Intake:
 
     def main_part(self, raw: dict[str, Any]) -> NewPart | None:
         name, ref = self.who(raw, "", "subject", "subject_ref")
-        given = raw.get("subject") is not None or raw.get("subject_ref") is not None
         data = self.data(raw, "data", "/data")
-        if not given:
+        if name is None and ref is None and raw.get("subject") is None and raw.get("subject_ref") is None:
             if raw.get("data") is not None:
                 self.fault("/subject", "is required beside 'data'; what concerns no person goes into 'nonpersonal'")
             if raw.get("purpose") not in (None, ""):
@@ -211,7 +211,7 @@ class _Intake:
 
     def purpose(self, raw: dict[str, Any], where: str) -> str:
         purpose = raw.get("purpose", "")
-        message = purpose_fault(purpose)
+        message = None if purpose == "" else purpose_fault(purpose)
         if message is not None:
             self.fault(where, message)
             return ""
@@ -274,7 +274,9 @@ class _Intake:
         return str(value)
 
     def schema_version(self, raw: dict[str, Any]) -> int:
-        return self.whole_number(raw.get("schema_version", 1), "/schema_version", 1, LARGEST_SCHEMA_VERSION)
+        if "schema_version" not in raw:
+            return 1
+        return self.whole_number(raw["schema_version"], "/schema_version", 1, LARGEST_SCHEMA_VERSION)
 
     def expected_version(self, raw: dict[str, Any]) -> ExpectedVersion:
         value = raw.get("expected_version", "any")
@@ -297,9 +299,10 @@ class _Intake:
     def optional_id(
         self, raw: dict[str, Any], field: str, fault_of: Callable[[UUID], str | None] = client_id_fault
     ) -> UUID | None:
-        if raw.get(field) is None:
+        given = raw.get(field)
+        if given is None:
             return None
-        value = parse_uuid(raw[field])
+        value = parse_uuid(given)
         message = "must be a UUID in its canonical form" if value is None else fault_of(value)
         if message is not None:
             self.fault(f"/{field}", message)
