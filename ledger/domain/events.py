@@ -102,7 +102,8 @@ class NewEvent:
             parts.append((Role.SUBJECT, self.subject))
         if self.actor is not None:
             parts.append((Role.ACTOR, self.actor))
-        parts.extend((Role.FURTHER, part) for part in self.further)
+        if self.further:
+            parts.extend((Role.FURTHER, part) for part in self.further)
         return tuple(parts)
 
 
