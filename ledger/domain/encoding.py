@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
-
-import orjson
 
 from ledger.domain.events import Envelope, JsonObject, RecordedEvent, Role, SealedPart
 from ledger.errors import UnknownFormatError
@@ -34,7 +31,6 @@ _I64: Final = struct.Struct(">q")
 _PART_HEADER: Final = struct.Struct(">B32sI")
 _KEY_RECORD: Final = struct.Struct(">I8sIHIHI32s")
 _PLAINTEXT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_SPELLED_ALIKE: Final = frozenset({str, int, bool, type(None)})
 
 
 @lru_cache(maxsize=1024)
@@ -243,29 +239,12 @@ def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObjec
         members["stream"] = stream
     if data is not None:
         members["data"] = data
-    text = _plaintext(members, data)
+    return pad_plaintext(_PLAINTEXT.encode(members).encode())
+
+
+def pad_plaintext(text: bytes) -> bytes:
+    """The JSON text of a part's members, as ``encode_plaintext`` pads it."""
     return text + b" " * (-len(text) % PADDING_BLOCK)
-
-
-def _plaintext(members: dict[str, Any], data: JsonObject | None) -> bytes:
-    """orjson where it spells as Python does, which it does not with all floats; it refuses what is no JSON."""
-    if data is None or _is_spelled_alike(data):
-        with suppress(orjson.JSONEncodeError):
-            return orjson.dumps(members)
-    return _PLAINTEXT.encode(members).encode()
-
-
-def _is_spelled_alike(data: JsonObject) -> bool:
-    """Whether there is nothing in these data but texts, whole numbers, true, false and null."""
-    containers: list[Any] = [data]
-    for container in containers:
-        for item in container.values() if type(container) is dict else container:
-            kind = type(item)
-            if kind is dict or kind is list:
-                containers.append(item)
-            elif kind not in _SPELLED_ALIKE:
-                return False
-    return True
 
 
 def decode_plaintext(plaintext: bytes) -> dict[str, Any]:

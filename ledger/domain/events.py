@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from ledger.domain.marks import NOTHING_SEEN, VaultMark
+from ledger.domain.values import value
 
 JsonObject = dict[str, Any]
 """A JSON object as ``json`` gives it."""
@@ -25,18 +26,6 @@ PARTS: Final = 64
 
 OPERATOR: Final = UUID(int=0)
 """``recorded_by`` of what the operator recorded from the command line, without an API key."""
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass as value
-else:
-
-    def value(*, frozen, slots):
-        """A frozen dataclass to the type checker alone.
-
-        At run time ``frozen`` makes a value cost five times as much, and of these there are several for each event
-        that is read or recorded.
-        """
-        return dataclass(slots=slots, unsafe_hash=frozen)
 
 
 class Role(IntEnum):

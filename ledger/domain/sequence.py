@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ledger.domain.encoding import encode_leaf
-from ledger.domain.events import ExpectedVersion, Head, RecordedEvent, Role, SealedEvent, StreamVersions, value
+from ledger.domain.events import ExpectedVersion, Head, RecordedEvent, Role, SealedEvent, StreamVersions
 from ledger.domain.merkle import extend_frontier, hash_leaf
+from ledger.domain.values import value
 from ledger.errors import Fault, VersionConflictError
 
 
@@ -68,9 +69,7 @@ def place_events(
             recorded_at=recorded_at,
             recorded_by=recorded_by,
         )
-        recorded.append(
-            RecordedEvent(envelope, parts, recorded_by, position, version, recorded_at, hash_leaf(leaf))
-        )
+        recorded.append(RecordedEvent(envelope, parts, recorded_by, position, version, recorded_at, hash_leaf(leaf)))
     size, frontier = extend_frontier(head.size, head.frontier, (event.leaf_hash for event in recorded))
     return recorded, Head(size, frontier, recorded_at if recorded else head.last_recorded_at, head.vault)
 

@@ -105,9 +105,7 @@ def event_values(event: RecordedEvent, id_of: Callable[[UUID], Any] = as_it_is) 
     )
 
 
-def key_values(
-    event: RecordedEvent, id_of: Callable[[UUID], Any] = as_it_is
-) -> list[tuple[Any, bytes, int, int, int]]:
+def key_values(event: RecordedEvent, id_of: Callable[[UUID], Any] = as_it_is) -> list[tuple[Any, bytes, int, int, int]]:
     """The same for the columns of ``event_keys``, of the keys of an event."""
     ledger_id, position = id_of(event.envelope.ledger_id), event.position
     return [(ledger_id, key_id, position, part, role) for part, role, key_id in event_key_rows(event)]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from ledger.domain.events import Envelope, NewEvent, NewPart, Role, SealedEvent, value
+from ledger.domain.events import Envelope, NewEvent, NewPart, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
 from ledger.domain.sequence import Expectation
+from ledger.domain.values import value
 from ledger.errors import (
     BusyError,
     CallerError,
