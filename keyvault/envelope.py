@@ -106,9 +106,15 @@ def _part_keys(dek: bytes) -> tuple[bytes, bytes]:
 
     ``hmac`` would begin anew at each part of a page or batch, which takes twice as long.
     """
-    _require_key(dek)
-    block = dek.ljust(_HMAC_BLOCK, b"\x00")
-    return block.translate(_INNER) + b"audit-ledger v1 part", block.translate(_OUTER)
+    inner, outer = _hmac_begun(dek)
+    return inner + b"audit-ledger v1 part", outer
+
+
+def _hmac_begun(key: bytes) -> tuple[bytes, bytes]:
+    """What the inner and the outer hash of an HMAC-SHA256 under a key of 32 bytes begin with (RFC 2104 §2)."""
+    _require_key(key)
+    block = key.ljust(_HMAC_BLOCK, b"\x00")
+    return block.translate(_INNER), block.translate(_OUTER)
 
 
 def _seal(part_keys: tuple[bytes, bytes], salt: bytes, plaintext: bytes, aad: bytes) -> bytes:
@@ -305,29 +311,28 @@ class DataKey:
 class NameKey:
     """An opened name key. As short-lived as a data key.
 
-    Holds beside the key the two beginnings of :func:`name_hash`, made once for all the names of an append.
+    Holds beside the key what both hashes of HMAC begin with in :func:`name_hash` (RFC 2104 §2), made once for all the
+    names of an append: ``hmac`` would take three times as long.
     """
 
     _key: bytes = field(repr=False)
-    _subject: hmac.HMAC = field(repr=False)
-    _stream: hmac.HMAC = field(repr=False)
+    _subject: bytes = field(repr=False)
+    _stream: bytes = field(repr=False)
+    _outer: bytes = field(repr=False)
 
     @classmethod
     def of(cls, key: bytes) -> NameKey:
         """The key, made ready."""
-        return cls(key, hmac.new(key, b"subject\x00", "sha256"), hmac.new(key, b"stream\x00", "sha256"))
+        inner, outer = _hmac_begun(key)
+        return cls(key, inner + b"subject\x00", inner + b"stream\x00", outer)
 
     def subject_hash(self, name: str) -> bytes:
         """See :func:`name_hash`."""
-        started = self._subject.copy()
-        started.update(name.encode())
-        return started.digest()
+        return sha256(self._outer + sha256(self._subject + name.encode()).digest()).digest()
 
     def stream_hash(self, name: str) -> bytes:
         """See :func:`name_hash`."""
-        started = self._stream.copy()
-        started.update(name.encode())
-        return started.digest()
+        return sha256(self._outer + sha256(self._stream + name.encode()).digest()).digest()
 
     def event_id(self, label: str, number: int) -> UUID:
         """See :func:`derive_event_id`."""
