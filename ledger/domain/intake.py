@@ -123,23 +123,26 @@ class _Intake:
         self.unknown_fields("", raw, EVENT_FIELDS)
         stream, stream_ref = self.stream(raw)
         subject = self.main_part(raw)
-        nonpersonal = self.data(raw, "nonpersonal", "/nonpersonal")
-        if raw.get("data") is None and nonpersonal is None:
+        # Most events have few of the fields: what is not there is not asked for.
+        nonpersonal = self.data(raw, "nonpersonal", "/nonpersonal") if "nonpersonal" in raw else None
+        if nonpersonal is None and raw.get("data") is None:
             self.fault("", "needs 'data' or 'nonpersonal'")
-        actor = self.actor(raw)
-        further = self.further(raw)
-        correlation_id = self.optional_id(raw, "correlation_id", correlation_id_fault)
+        actor = self.actor(raw) if "actor" in raw or "actor_ref" in raw else None
+        further = self.further(raw) if "parts" in raw else ()
+        correlation_id = None
+        if "correlation_id" in raw:
+            correlation_id = self.optional_id(raw, "correlation_id", correlation_id_fault)
         if_erased = raw.get("if_erased", "refuse")
         if if_erased not in ("refuse", "omit"):
             self.fault("/if_erased", "must be 'refuse' or 'omit'")
         return NewEvent(
             pointer=self.pointer,
-            event_id=self.optional_id(raw, "id") or default_id,
+            event_id=(self.optional_id(raw, "id") if "id" in raw else None) or default_id,
             stream=stream,
             stream_ref=stream_ref,
-            expected_version=self.expected_version(raw),
+            expected_version=self.expected_version(raw) if "expected_version" in raw else "any",
             event_type=self.event_type(raw),
-            schema_version=self.schema_version(raw),
+            schema_version=self.schema_version(raw) if "schema_version" in raw else 1,
             subject=subject,
             actor=actor,
             further=further,
@@ -147,7 +150,7 @@ class _Intake:
             occurred_at=self.time(raw, "occurred_at"),
             correlation_id=correlation_id or default_correlation,
             correlation_given=correlation_id is not None,
-            causation_id=self.optional_id(raw, "causation_id"),
+            causation_id=self.optional_id(raw, "causation_id") if "causation_id" in raw else None,
             omit_erased=if_erased == "omit",
             by_process=self.by_process,
         )
@@ -158,11 +161,11 @@ class _Intake:
             self.fault(where, f"has an unknown field; known are: {', '.join(sorted(known))}")
 
     def stream(self, raw: dict[str, Any]) -> tuple[str | None, bytes | None]:
-        if raw.get("stream_ref") is not None:
-            if raw.get("stream") is not None:
+        name, ref = raw.get("stream"), raw.get("stream_ref")
+        if ref is not None:
+            if name is not None:
                 self.fault("/stream_ref", "must not stand beside 'stream'")
-            return None, self.ref(raw["stream_ref"], "str", "/stream_ref")
-        name = raw.get("stream")
+            return None, self.ref(ref, "str", "/stream_ref")
         if name is None:
             self.fault("/stream", "is required")
             return None, None
@@ -274,12 +277,10 @@ class _Intake:
         return str(value)
 
     def schema_version(self, raw: dict[str, Any]) -> int:
-        if "schema_version" not in raw:
-            return 1
         return self.whole_number(raw["schema_version"], "/schema_version", 1, LARGEST_SCHEMA_VERSION)
 
     def expected_version(self, raw: dict[str, Any]) -> ExpectedVersion:
-        value = raw.get("expected_version", "any")
+        value = raw["expected_version"]
         if isinstance(value, str):
             if value == "exists":
                 return "exists"
