@@ -23,7 +23,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -48,8 +48,7 @@ from keyvault.values import StreamEntry
 _STREAM_REFS: Final = 2 * REF_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """The subject that a name leads to. As short-lived as its link key."""
 
     ref: bytes
