@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -125,6 +126,9 @@ def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
             give_up_dead_clients(port)
 
     app.before_request(mark)
+    # What is there by now stays. The collector would go through all of it again and again while events are appended.
+    gc.collect()
+    gc.freeze()
     return app
 
 

@@ -41,6 +41,9 @@ ABSENT_KEY_ID: Final = bytes(KEY_ID_SIZE)
 ABSENT_REF: Final = bytes(REF_SIZE)
 
 _HMAC_BLOCK: Final = 64
+_OPENED_NAMES: Final = 16
+"""Of one link key: few people have more names and streams, and many link keys are remembered."""
+
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
@@ -81,10 +84,7 @@ def seal_part(dek: bytes, plaintext: bytes, aad: bytes, *, _salt: bytes | None =
 
     ``_salt`` is for test vectors only: a salt used twice under one DEK gives the plaintext away.
     """
-    _require_key(dek)
-    salt = os.urandom(SALT_SIZE) if _salt is None else _salt
-    key = part_key(dek, salt)
-    return FORMAT + salt + _commit(key) + AESGCM(key).encrypt(_ZERO_NONCE, plaintext, aad)
+    return _seal(_part_keys(dek), os.urandom(SALT_SIZE) if _salt is None else _salt, plaintext, aad)
 
 
 def open_part(dek: bytes, sealed: bytes, aad: bytes) -> bytes:
@@ -101,13 +101,26 @@ def disclose_part(dek: bytes, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
 
 
 def _part_keys(dek: bytes) -> tuple[bytes, bytes]:
-    """What makes the keys of a DEK's parts out of their salts: the beginnings of both hashes of HMAC (RFC 2104 §2).
+    """What makes the keys of a DEK's parts out of their salts, as :func:`part_key` does: the beginnings of both hashes
+    of HMAC (RFC 2104 §2).
 
-    ``hmac`` would begin anew at each part of a page, which takes twice as long.
+    ``hmac`` would begin anew at each part of a page or batch, which takes twice as long.
     """
-    _require_key(dek)
-    block = dek.ljust(_HMAC_BLOCK, b"\x00")
-    return block.translate(_INNER) + b"audit-ledger v1 part", block.translate(_OUTER)
+    inner, outer = _hmac_begun(dek)
+    return inner + b"audit-ledger v1 part", outer
+
+
+def _hmac_begun(key: bytes) -> tuple[bytes, bytes]:
+    """What the inner and the outer hash of an HMAC-SHA256 under a key of 32 bytes begin with (RFC 2104 §2)."""
+    _require_key(key)
+    block = key.ljust(_HMAC_BLOCK, b"\x00")
+    return block.translate(_INNER), block.translate(_OUTER)
+
+
+def _seal(part_keys: tuple[bytes, bytes], salt: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    inner, outer = part_keys
+    key = sha256(outer + sha256(inner + salt).digest()).digest()
+    return FORMAT + salt + _commit(key) + AESGCM(key).encrypt(_ZERO_NONCE, plaintext, aad)
 
 
 def _disclose(part_keys: tuple[bytes, bytes], sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
@@ -273,7 +286,7 @@ class DataKey:
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """See :func:`seal_part`."""
-        return seal_part(self._dek, plaintext, aad)
+        return _seal(self._part_keys or self._begin_part_keys(), os.urandom(SALT_SIZE), plaintext, aad)
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """See :func:`open_part`."""
@@ -281,12 +294,13 @@ class DataKey:
 
     def disclose(self, sealed: bytes, aad: bytes) -> tuple[bytes, bytes]:
         """See :func:`disclose_part`."""
-        part_keys = self._part_keys
-        if part_keys is None:
-            # A page has many parts of one key.
-            part_keys = _part_keys(self._dek)
-            object.__setattr__(self, "_part_keys", part_keys)
-        return _disclose(part_keys, sealed, aad)
+        return _disclose(self._part_keys or self._begin_part_keys(), sealed, aad)
+
+    def _begin_part_keys(self) -> tuple[bytes, bytes]:
+        # A page or a batch has many parts of one key.
+        part_keys = _part_keys(self._dek)
+        object.__setattr__(self, "_part_keys", part_keys)
+        return part_keys
 
     @override
     def __reduce__(self) -> NoReturn:
@@ -297,29 +311,28 @@ class DataKey:
 class NameKey:
     """An opened name key. As short-lived as a data key.
 
-    Holds beside the key the two beginnings of :func:`name_hash`, made once for all the names of an append.
+    Holds beside the key what both hashes of HMAC begin with in :func:`name_hash` (RFC 2104 §2), made once for all the
+    names of an append: ``hmac`` would take three times as long.
     """
 
     _key: bytes = field(repr=False)
-    _subject: hmac.HMAC = field(repr=False)
-    _stream: hmac.HMAC = field(repr=False)
+    _subject: bytes = field(repr=False)
+    _stream: bytes = field(repr=False)
+    _outer: bytes = field(repr=False)
 
     @classmethod
     def of(cls, key: bytes) -> NameKey:
         """The key, made ready."""
-        return cls(key, hmac.new(key, b"subject\x00", "sha256"), hmac.new(key, b"stream\x00", "sha256"))
+        inner, outer = _hmac_begun(key)
+        return cls(key, inner + b"subject\x00", inner + b"stream\x00", outer)
 
     def subject_hash(self, name: str) -> bytes:
         """See :func:`name_hash`."""
-        started = self._subject.copy()
-        started.update(name.encode())
-        return started.digest()
+        return sha256(self._outer + sha256(self._subject + name.encode()).digest()).digest()
 
     def stream_hash(self, name: str) -> bytes:
         """See :func:`name_hash`."""
-        started = self._stream.copy()
-        started.update(name.encode())
-        return started.digest()
+        return sha256(self._outer + sha256(self._stream + name.encode()).digest()).digest()
 
     def event_id(self, label: str, number: int) -> UUID:
         """See :func:`derive_event_id`."""
@@ -334,13 +347,17 @@ class NameKey:
 class LinkKey:
     """An opened link key: whoever has it gets from the names of one subject to its refs. As short-lived as a data key.
 
-    Holds not the key but the cipher of :func:`seal_refs`, made from it once for all the names of an append.
-    ``link_id``: its key id, which stands beside the names and commits to it.
+    Holds not the key but the cipher of :func:`seal_refs`, made from it once for all the names of an append; and of a
+    few names what they led to, sealed and opened, which ends with it. ``link_id``: its key id, which stands beside the
+    names and commits to it.
     """
 
     key: InitVar[bytes]
     link_id: bytes
     _cipher: AESGCM = field(init=False, repr=False)
+    _opened: dict[bytes, tuple[tuple[NameKind, UUID, bytes], bytes]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self, key: bytes) -> None:
         object.__setattr__(self, "_cipher", _refs_cipher(key))
@@ -355,8 +372,15 @@ class LinkKey:
         return _seal_refs(self._cipher, kind, ledger_id, digest, self.link_id, refs)
 
     def open(self, kind: NameKind, ledger_id: UUID, digest: bytes, sealed: bytes) -> bytes:
-        """See :func:`open_refs`."""
-        return _open_refs(self._cipher, kind, ledger_id, digest, self.link_id, sealed)
+        """See :func:`open_refs`. What was opened once is known for these very bytes in this very row."""
+        row = (kind, ledger_id, digest)
+        known = self._opened.get(sealed)
+        if known is not None and known[0] == row:
+            return known[1]
+        refs = _open_refs(self._cipher, kind, ledger_id, digest, self.link_id, sealed)
+        if len(self._opened) < _OPENED_NAMES:
+            self._opened[sealed] = (row, refs)
+        return refs
 
     @override
     def __reduce__(self) -> NoReturn:

@@ -23,7 +23,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -48,8 +48,7 @@ from keyvault.values import StreamEntry
 _STREAM_REFS: Final = 2 * REF_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """The subject that a name leads to. As short-lived as its link key."""
 
     ref: bytes
@@ -70,14 +69,15 @@ class NewSubject:
         return NameRow(name_hash, self.link.link_id, sealed, None)
 
 
-Opened = Mapping[LinkRow, LinkKey]
-"""Link keys that one request has opened: names and streams of one person share theirs."""
+Opened = Mapping[tuple[object, ...], LinkKey]
+"""Link keys that one request has opened, by all of their rows but the ledger, which is one: names and streams of one
+person share theirs."""
 
 
 def open_links(keyring: Keyring, rows: Iterable[NameRow]) -> Opened:
     """What opens these rows. Raises :class:`DamagedKeyError` as :func:`subject_of` does."""
-    links = list({row.link: None for row in rows if row.link is not None and row.sealed is not None})
-    return dict(zip(links, keyring.open_links(links), strict=True))
+    links = {row.link[1:]: row.link for row in rows if row.link is not None and row.sealed is not None}
+    return dict(zip(links, keyring.open_links(list(links.values())), strict=True))
 
 
 def subject_of(keyring: Keyring, ledger_id: UUID, row: NameRow, links: Opened | None = None) -> Named | None:
@@ -210,7 +210,7 @@ def _opened(
     if row.sealed is None or row.link is None:
         # Cutting takes both, in one transaction.
         raise DamagedKeyError("a row of the name index has lost its refs or its link key, and not both")
-    link = keyring.open_link(row.link) if links is None else links[row.link]
+    link = keyring.open_link(row.link) if links is None else links[row.link[1:]]
     try:
         refs = link.open(kind, ledger_id, row.name_hash, row.sealed)
     except NotAuthenticError as error:

@@ -239,7 +239,11 @@ def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObjec
         members["stream"] = stream
     if data is not None:
         members["data"] = data
-    text = _PLAINTEXT.encode(members).encode()
+    return pad_plaintext(_PLAINTEXT.encode(members).encode())
+
+
+def pad_plaintext(text: bytes) -> bytes:
+    """The JSON text of a part's members, as ``encode_plaintext`` pads it."""
     return text + b" " * (-len(text) % PADDING_BLOCK)
 
 

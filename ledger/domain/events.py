@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from ledger.domain.marks import NOTHING_SEEN, VaultMark
+from ledger.domain.values import value
 
 JsonObject = dict[str, Any]
 """A JSON object as ``json`` gives it."""
@@ -26,18 +27,6 @@ PARTS: Final = 64
 OPERATOR: Final = UUID(int=0)
 """``recorded_by`` of what the operator recorded from the command line, without an API key."""
 
-if TYPE_CHECKING:
-    from dataclasses import dataclass as value
-else:
-
-    def value(*, frozen, slots):
-        """A frozen dataclass to the type checker alone.
-
-        At run time ``frozen`` makes a value cost five times as much, and of these there are several for each event
-        that is read.
-        """
-        return dataclass(slots=slots, unsafe_hash=frozen)
-
 
 class Role(IntEnum):
     """What a part is to its event. The numbers stand in leaves and cannot change."""
@@ -54,7 +43,7 @@ PERSONAL_ROLES: Final = (Role.SUBJECT, Role.ACTOR, Role.FURTHER)
 """The roles in which a person is involved in an event."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NewPart:
     """What one event says of one person, for one purpose. A request gives exactly one of ``subject`` and
     ``subject_ref``; when the name behind a ref has been read, both are there."""
@@ -65,7 +54,7 @@ class NewPart:
     data: JsonObject | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NewEvent:
     """An event that somebody asks to record.
 
@@ -102,7 +91,8 @@ class NewEvent:
             parts.append((Role.SUBJECT, self.subject))
         if self.actor is not None:
             parts.append((Role.ACTOR, self.actor))
-        parts.extend((Role.FURTHER, part) for part in self.further)
+        if self.further:
+            parts.extend((Role.FURTHER, part) for part in self.further)
         return tuple(parts)
 
 
@@ -130,7 +120,7 @@ class Envelope:
     causation_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SealedEvent:
     """An event that is ready to be recorded: everything but its place and time."""
 
@@ -212,7 +202,7 @@ class OpenedEvent:
     disclosed: tuple[DisclosedPart, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Appended:
     """The answer to an append, for one event."""
 

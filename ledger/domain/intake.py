@@ -50,13 +50,14 @@ def parse_event(
     *,
     pointer: str = "",
     index: int = 0,
+    default_id: UUID | None = None,
     default_correlation: UUID | None = None,
     by_process: bool = False,
 ) -> NewEvent:
     """Read one event as the contract describes it. ``by_process``: it is not a client's but a process manager's own.
-    Raises ``InvalidError`` with every fault."""
+    ``default_id``, ``default_correlation``: its ids where it gives none. Raises ``InvalidError`` with every fault."""
     intake = _Intake(pointer, index, by_process)
-    event = intake.event(raw, default_correlation)
+    event = intake.event(raw, default_id, default_correlation)
     if event is None or intake.faults:
         raise InvalidError("the event is not valid", intake.faults)
     return event
@@ -115,30 +116,33 @@ class _Intake:
     def fault(self, where: str, message: str) -> None:
         self.faults.append(Fault(self.pointer + where, message, self.index))
 
-    def event(self, raw: object, default_correlation: UUID | None) -> NewEvent | None:
+    def event(self, raw: object, default_id: UUID | None, default_correlation: UUID | None) -> NewEvent | None:
         if not isinstance(raw, dict):
             self.fault("", "must be a JSON object")
             return None
         self.unknown_fields("", raw, EVENT_FIELDS)
         stream, stream_ref = self.stream(raw)
         subject = self.main_part(raw)
-        nonpersonal = self.data(raw, "nonpersonal", "/nonpersonal")
-        if raw.get("data") is None and nonpersonal is None:
+        # Most events have few of the fields: what is not there is not asked for.
+        nonpersonal = self.data(raw, "nonpersonal", "/nonpersonal") if "nonpersonal" in raw else None
+        if nonpersonal is None and raw.get("data") is None:
             self.fault("", "needs 'data' or 'nonpersonal'")
-        actor = self.actor(raw)
-        further = self.further(raw)
-        correlation_id = self.optional_id(raw, "correlation_id", correlation_id_fault)
+        actor = self.actor(raw) if "actor" in raw or "actor_ref" in raw else None
+        further = self.further(raw) if "parts" in raw else ()
+        correlation_id = None
+        if "correlation_id" in raw:
+            correlation_id = self.optional_id(raw, "correlation_id", correlation_id_fault)
         if_erased = raw.get("if_erased", "refuse")
         if if_erased not in ("refuse", "omit"):
             self.fault("/if_erased", "must be 'refuse' or 'omit'")
         return NewEvent(
             pointer=self.pointer,
-            event_id=self.optional_id(raw, "id"),
+            event_id=(self.optional_id(raw, "id") if "id" in raw else None) or default_id,
             stream=stream,
             stream_ref=stream_ref,
-            expected_version=self.expected_version(raw),
+            expected_version=self.expected_version(raw) if "expected_version" in raw else "any",
             event_type=self.event_type(raw),
-            schema_version=self.schema_version(raw),
+            schema_version=self.schema_version(raw) if "schema_version" in raw else 1,
             subject=subject,
             actor=actor,
             further=further,
@@ -146,7 +150,7 @@ class _Intake:
             occurred_at=self.time(raw, "occurred_at"),
             correlation_id=correlation_id or default_correlation,
             correlation_given=correlation_id is not None,
-            causation_id=self.optional_id(raw, "causation_id"),
+            causation_id=self.optional_id(raw, "causation_id") if "causation_id" in raw else None,
             omit_erased=if_erased == "omit",
             by_process=self.by_process,
         )
@@ -157,11 +161,11 @@ class _Intake:
             self.fault(where, f"has an unknown field; known are: {', '.join(sorted(known))}")
 
     def stream(self, raw: dict[str, Any]) -> tuple[str | None, bytes | None]:
-        if raw.get("stream_ref") is not None:
-            if raw.get("stream") is not None:
+        name, ref = raw.get("stream"), raw.get("stream_ref")
+        if ref is not None:
+            if name is not None:
                 self.fault("/stream_ref", "must not stand beside 'stream'")
-            return None, self.ref(raw["stream_ref"], "str", "/stream_ref")
-        name = raw.get("stream")
+            return None, self.ref(ref, "str", "/stream_ref")
         if name is None:
             self.fault("/stream", "is required")
             return None, None
@@ -199,9 +203,8 @@ class _Intake:
 
     def main_part(self, raw: dict[str, Any]) -> NewPart | None:
         name, ref = self.who(raw, "", "subject", "subject_ref")
-        given = raw.get("subject") is not None or raw.get("subject_ref") is not None
         data = self.data(raw, "data", "/data")
-        if not given:
+        if name is None and ref is None and raw.get("subject") is None and raw.get("subject_ref") is None:
             if raw.get("data") is not None:
                 self.fault("/subject", "is required beside 'data'; what concerns no person goes into 'nonpersonal'")
             if raw.get("purpose") not in (None, ""):
@@ -211,7 +214,7 @@ class _Intake:
 
     def purpose(self, raw: dict[str, Any], where: str) -> str:
         purpose = raw.get("purpose", "")
-        message = purpose_fault(purpose)
+        message = None if purpose == "" else purpose_fault(purpose)
         if message is not None:
             self.fault(where, message)
             return ""
@@ -274,10 +277,10 @@ class _Intake:
         return str(value)
 
     def schema_version(self, raw: dict[str, Any]) -> int:
-        return self.whole_number(raw.get("schema_version", 1), "/schema_version", 1, LARGEST_SCHEMA_VERSION)
+        return self.whole_number(raw["schema_version"], "/schema_version", 1, LARGEST_SCHEMA_VERSION)
 
     def expected_version(self, raw: dict[str, Any]) -> ExpectedVersion:
-        value = raw.get("expected_version", "any")
+        value = raw["expected_version"]
         if isinstance(value, str):
             if value == "exists":
                 return "exists"
@@ -297,9 +300,10 @@ class _Intake:
     def optional_id(
         self, raw: dict[str, Any], field: str, fault_of: Callable[[UUID], str | None] = client_id_fault
     ) -> UUID | None:
-        if raw.get(field) is None:
+        given = raw.get(field)
+        if given is None:
             return None
-        value = parse_uuid(raw[field])
+        value = parse_uuid(given)
         message = "must be a UUID in its canonical form" if value is None else fault_of(value)
         if message is not None:
             self.fault(f"/{field}", message)

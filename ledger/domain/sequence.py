@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from ledger.domain.encoding import encode_leaf
 from ledger.domain.events import ExpectedVersion, Head, RecordedEvent, Role, SealedEvent, StreamVersions
 from ledger.domain.merkle import extend_frontier, hash_leaf
+from ledger.domain.values import value
 from ledger.errors import Fault, VersionConflictError
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Expectation:
     """The version that an event expects of its stream, and where in the request it says so."""
 
@@ -27,11 +26,14 @@ def check_versions(expectations: Sequence[Expectation], versions: StreamVersions
     Raises ``VersionConflictError`` with one fault for each event that conflicts.
     """
     faults = []
-    added: Counter[bytes] = Counter()
+    reached: dict[bytes, int] = {}
     for index, expectation in enumerate(expectations):
-        actual = versions.get(expectation.stream_ref, 0) + added[expectation.stream_ref]
-        added[expectation.stream_ref] += 1
-        if not _as_expected(expectation.expected, actual):
+        stream_ref = expectation.stream_ref
+        actual = reached.get(stream_ref)
+        if actual is None:
+            actual = versions.get(stream_ref, 0)
+        reached[stream_ref] = actual + 1
+        if expectation.expected != "any" and not _as_expected(expectation.expected, actual):
             details = {"expected": expectation.expected, "actual": actual}
             faults.append(
                 Fault(f"{expectation.pointer}/expected_version", "the stream has another version", index, details)
@@ -41,8 +43,6 @@ def check_versions(expectations: Sequence[Expectation], versions: StreamVersions
 
 
 def _as_expected(expected: ExpectedVersion, actual: int) -> bool:
-    if expected == "any":
-        return True
     if expected == "exists":
         return actual > 0
     return expected == actual
@@ -59,27 +59,17 @@ def place_events(
     next_version = dict(versions)
     recorded: list[RecordedEvent] = []
     for position, event in enumerate(events, head.size):
-        stream_ref = event.envelope.stream_ref
-        version = next_version[stream_ref] = next_version.get(stream_ref, 0) + 1
+        envelope, parts, recorded_by = event.envelope, event.parts, event.recorded_by
+        version = next_version[envelope.stream_ref] = next_version.get(envelope.stream_ref, 0) + 1
         leaf = encode_leaf(
-            event.envelope,
-            event.parts,
+            envelope,
+            parts,
             position=position,
             stream_version=version,
             recorded_at=recorded_at,
-            recorded_by=event.recorded_by,
+            recorded_by=recorded_by,
         )
-        recorded.append(
-            RecordedEvent(
-                envelope=event.envelope,
-                parts=event.parts,
-                recorded_by=event.recorded_by,
-                position=position,
-                stream_version=version,
-                recorded_at=recorded_at,
-                leaf_hash=hash_leaf(leaf),
-            )
-        )
+        recorded.append(RecordedEvent(envelope, parts, recorded_by, position, version, recorded_at, hash_leaf(leaf)))
     size, frontier = extend_frontier(head.size, head.frontier, (event.leaf_hash for event in recorded))
     return recorded, Head(size, frontier, recorded_at if recorded else head.last_recorded_at, head.vault)
 

@@ -105,14 +105,12 @@ def _walk(value: object, pointer: str, levels: int, faults: list[Fault]) -> None
 
 def _walk_inside(value: dict[str, Any] | list[Any], pointer: str, levels: int, faults: list[Fault]) -> None:
     for item in value.values() if isinstance(value, dict) else value:
-        # Most of what is sent is ASCII text, in which nothing can be wrong.
-        if not (type(item) is str and item.isascii()):
+        # Most of what is sent are ASCII texts, in which nothing can be wrong, and small numbers.
+        kind = type(item)
+        if not (item.isascii() if kind is str else kind is int and SMALLEST_INTEGER <= item <= LARGEST_INTEGER):
             _walk(item, pointer, levels, faults)
-    if isinstance(value, dict):
-        for key in value:
-            if not key.isascii() and _has_surrogate(key):
-                faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
-                break
+    if isinstance(value, dict) and not (keys := "".join(value)).isascii() and _has_surrogate(keys):
+        faults.append(Fault(pointer, "must not contain a lone surrogate in a key"))
 
 
 def _has_surrogate(text: str) -> bool:

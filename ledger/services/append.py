@@ -82,7 +82,7 @@ def _run(
         tried = attempt(dead)
         record(ledger_id, tried)
         if tried.recorded is not None:
-            return AppendResult(tuple(appended(event) for event in tried.recorded), duplicate=False)
+            return AppendResult(tuple([appended(event) for event in tried.recorded]), duplicate=False)
         error = tried.error
         if not isinstance(error, DependencyError):
             # I4: whatever stands in its way by now, what was right when it was recorded is a repeat for good.

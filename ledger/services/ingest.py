@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from ledger.domain.events import Appended, NewEvent, RecordedEvent
+from ledger.domain.ids import uuid7
 from ledger.domain.intake import EVENT_BYTES, parse_event
 from ledger.domain.strict_json import parse_json
+from ledger.domain.values import value
 from ledger.errors import (
     CallerError,
     Fault,
@@ -25,9 +27,11 @@ from ledger.services.recording import appended
 
 BATCH_LINES: Final = 500
 BATCH_BYTES: Final = 4 * 2**20
+_ID_RANDOM: Final = 10
+"""Random bytes of an id."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LineResult:
     """What became of one line: recorded (now, or before: ``duplicate``) or refused (``error``)."""
 
@@ -50,7 +54,7 @@ class Source:
     default_correlation: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class _Line:
     number: int
     event: NewEvent
@@ -78,14 +82,14 @@ def ingest_lines(
         ids = _derived_ids(deps, ledger_id, source, [number for number, _ in batch])
         for (number, text), derived in zip(batch, ids, strict=True):
             try:
-                event = _read(text, read_line, source)
-                parsed.append(_Line(number, event if event.event_id else replace(event, event_id=derived)))
+                parsed.append(_Line(number, _read(text, read_line, derived, source.default_correlation)))
             except CallerError as error:
                 refused[number] = LineResult(number, None, duplicate=False, error=error)
         results = refused
         for part in _without_repeated_ids(parsed):
-            results.update((result.line, result) for result in _append(deps, ledger_id, part, source.recorded_by))
-        yield from (results[number] for number, _ in batch)
+            for result in _append(deps, ledger_id, part, source.recorded_by):
+                results[result.line] = result
+        yield from [results[number] for number, _ in batch]
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:
@@ -104,15 +108,16 @@ def _batches(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:
         yield batch
 
 
-def _read(text: bytes, read_line: LineReader, source: Source) -> NewEvent:
+def _read(text: bytes, read_line: LineReader, derived: UUID, default_correlation: UUID | None) -> NewEvent:
     if len(text) > EVENT_BYTES:
         raise TooLargeError("an event is above 1 MiB", [Fault("", "must be at most 1 MiB")])
-    return parse_event(read_line(text), default_correlation=source.default_correlation)
+    return parse_event(read_line(text), default_id=derived, default_correlation=default_correlation)
 
 
 def _derived_ids(deps: Dependencies, ledger_id: UUID, source: Source, numbers: Sequence[int]) -> Sequence[UUID]:
     if source.id_label is None:
-        return [deps.new_id() for _ in numbers]
+        now, random = deps.clock(), deps.entropy(_ID_RANDOM * len(numbers))
+        return [uuid7(now, random[start : start + _ID_RANDOM]) for start in range(0, len(random), _ID_RANDOM)]
     return deps.vault.derive_ids(ledger_id, source.id_label, numbers)
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Final
 from uuid import UUID
 
-from ledger.domain.encoding import encode_aads, encode_plaintext
+import orjson
+
+from ledger.domain.encoding import encode_aads, encode_plaintext, pad_plaintext
 from ledger.domain.events import Appended, Envelope, JsonObject, RecordedEvent, Role, SealedEvent, SealedPart
 from ledger.ports import DataKey
+
+_SPELLED_ALIKE: Final = frozenset({str, int, bool, type(None)})
 
 
 @dataclass(slots=True)
@@ -31,17 +37,41 @@ def seal_event(envelope: Envelope, parts: Sequence[PlainPart], recorded_by: UUID
     for part, aad in zip(parts, aads, strict=True):
         body = b""
         if part.key is not None:
-            body = part.key.seal(encode_plaintext(subject=part.subject, stream=part.stream, data=part.data), aad)
+            body = part.key.seal(write_plaintext(part.subject, part.stream, part.data), aad)
         sealed.append(SealedPart(part.role, part.key_id, body))
     return SealedEvent(envelope, tuple(sealed), recorded_by)
 
 
+def write_plaintext(subject: str | None, stream: str | None, data: JsonObject | None) -> bytes:
+    """The same bytes as ``encode_plaintext`` gives, by orjson where that spells as Python does. It does not so with all
+    floats, and what it refuses is for Python to write or to refuse. Raises as ``encode_plaintext`` does."""
+    if data is None or _is_spelled_alike(data):
+        members: dict[str, Any] = {}
+        if subject is not None:
+            members["subject"] = subject
+        if stream is not None:
+            members["stream"] = stream
+        if data is not None:
+            members["data"] = data
+        with suppress(orjson.JSONEncodeError):
+            return pad_plaintext(orjson.dumps(members))
+    return encode_plaintext(subject=subject, stream=stream, data=data)
+
+
+def _is_spelled_alike(data: JsonObject) -> bool:
+    """Whether there is nothing in these data but texts, whole numbers, true, false and null."""
+    containers: list[Any] = [data]
+    for container in containers:
+        for item in container.values() if type(container) is dict else container:
+            kind = type(item)
+            if kind is dict or kind is list:
+                containers.append(item)
+            elif kind not in _SPELLED_ALIKE:
+                return False
+    return True
+
+
 def appended(event: RecordedEvent) -> Appended:
     """What the writer of an event is told."""
-    return Appended(
-        event_id=event.envelope.event_id,
-        position=event.position,
-        stream_ref=event.envelope.stream_ref,
-        stream_version=event.stream_version,
-        recorded_at=event.recorded_at,
-    )
+    envelope = event.envelope
+    return Appended(envelope.event_id, event.position, envelope.stream_ref, event.stream_version, event.recorded_at)

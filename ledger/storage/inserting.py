@@ -7,8 +7,9 @@ many by COPY, which is quickest by the row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from sqlalchemy import Connection
 from ledger.domain.events import Head, RecordedEvent
 from ledger.domain.merkle import encode_frontier
 from ledger.storage import rows
+from ledger.storage.copy_rows import copied_events, copied_keys
 from ledger.storage.database import driver_of
 from ledger.storage.tables import Id, event_keys, events, heads
 
@@ -33,12 +35,12 @@ _POSTGRESQL_TYPES: Final = {
     sa.LargeBinary: "bytea",
 }
 _HEAD: Final = ("size", "frontier", "last_recorded_at", "vault_mints", "journal_line")
+_native: Final = attrgetter("bytes")
+"""How SQLite has a UUID."""
 
 
 def write_events(connection: Connection, ledger_id: UUID, recorded: Sequence[RecordedEvent], head: Head) -> None:
     """Add the rows of these events and of their keys, and move the head."""
-    event_rows = [rows.event_values(event) for event in recorded]
-    key_rows = [row for event in recorded for row in rows.key_values(event)]
     moved = (
         head.size,
         encode_frontier(head.frontier),
@@ -46,12 +48,18 @@ def write_events(connection: Connection, ledger_id: UUID, recorded: Sequence[Rec
         head.vault.mints,
         head.vault.journal,
     )
-    if connection.dialect.name == "postgresql" and len(event_rows) <= FEW:
+    if connection.dialect.name != "postgresql":
+        _insert(connection, events, [rows.event_values(event, _native) for event in recorded])
+        _insert(connection, event_keys, [row for event in recorded for row in rows.key_values(event, _native)])
+    elif len(recorded) <= FEW:
+        event_rows = [rows.event_values(event) for event in recorded]
+        key_rows = [row for event in recorded for row in rows.key_values(event)]
         values = [*_columns(event_rows, events), *_columns(key_rows, event_keys), *moved, ledger_id]
         driver_of(connection).execute(_all_at_once(), values)
         return
-    _insert(connection, events, event_rows)
-    _insert(connection, event_keys, key_rows)
+    else:
+        _copy(connection, events, copied_events(recorded))
+        _copy(connection, event_keys, copied_keys(recorded))
     update = sa.update(heads).where(heads.c.ledger_id == ledger_id)
     connection.execute(update.values(dict(zip(_HEAD, moved, strict=True))))
 
@@ -60,27 +68,21 @@ def _columns(values: Sequence[Sequence[Any]], table: sa.Table) -> list[list[Any]
     return [list(column) for column in zip(*values, strict=True)] or [[] for _ in table.c]
 
 
+def _copy(connection: Connection, table: sa.Table, pieces: Iterable[bytes]) -> None:
+    with connection.connection.cursor().copy(_copy_into(table)) as copy:
+        for piece in pieces:
+            copy.write(piece)
+
+
 def _insert(connection: Connection, table: sa.Table, values: Sequence[Sequence[Any]]) -> None:
-    """``values``: one for each column, in the order of the table's."""
-    if connection.dialect.name == "postgresql":
-        statement, types = _copy_into(table)
-        with connection.connection.cursor().copy(statement) as copy:
-            copy.set_types(types)
-            for row in values:
-                copy.write_row(row)
-    elif values:
-        ids = [number for number, column in enumerate(table.c) if isinstance(column.type, Id)]
-        native = [list(row) for row in values]
-        for row in native:
-            for number in ids:
-                if row[number] is not None:
-                    row[number] = row[number].bytes
-        connection.exec_driver_sql(_insert_into(table), [tuple(row) for row in native])
+    """``values``: of SQLite's own types, one for each column, in the order of the table's."""
+    if values:
+        connection.exec_driver_sql(_insert_into(table), values)
 
 
 @cache
-def _copy_into(table: sa.Table) -> tuple[str, Sequence[str]]:
-    return f"COPY {table.name} ({', '.join(table.c.keys())}) FROM STDIN (FORMAT BINARY)", _types(table)
+def _copy_into(table: sa.Table) -> str:
+    return f"COPY {table.name} ({', '.join(table.c.keys())}) FROM STDIN (FORMAT BINARY)"
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -77,13 +77,19 @@ def _parts(sealed: bytes) -> tuple[SealedPart, ...]:
         return ()
 
 
-def event_values(event: RecordedEvent) -> tuple[Any, ...]:
-    """The values of the columns of ``events``, in their order, of an event."""
+def as_it_is(value: UUID) -> UUID:
+    """For a driver that knows UUIDs."""
+    return value
+
+
+def event_values(event: RecordedEvent, id_of: Callable[[UUID], Any] = as_it_is) -> tuple[Any, ...]:
+    """The values of the columns of ``events``, in their order, of an event. ``id_of``: how the driver takes a UUID."""
     envelope = event.envelope
+    correlation_id, causation_id = envelope.correlation_id, envelope.causation_id
     return (
-        envelope.ledger_id,
+        id_of(envelope.ledger_id),
         event.position,
-        envelope.event_id,
+        id_of(envelope.event_id),
         envelope.stream_ref,
         event.stream_version,
         envelope.category,
@@ -91,17 +97,17 @@ def event_values(event: RecordedEvent) -> tuple[Any, ...]:
         envelope.schema_version,
         event.recorded_at,
         envelope.occurred_at,
-        envelope.correlation_id,
-        envelope.causation_id,
-        event.recorded_by,
+        None if correlation_id is None else id_of(correlation_id),
+        None if causation_id is None else id_of(causation_id),
+        id_of(event.recorded_by),
         pack_parts(event.parts),
         event.leaf_hash,
     )
 
 
-def key_values(event: RecordedEvent) -> list[tuple[UUID, bytes, int, int, int]]:
-    """The values of the columns of ``event_keys``, in their order, of the keys of an event."""
-    ledger_id, position = event.envelope.ledger_id, event.position
+def key_values(event: RecordedEvent, id_of: Callable[[UUID], Any] = as_it_is) -> list[tuple[Any, bytes, int, int, int]]:
+    """The same for the columns of ``event_keys``, of the keys of an event."""
+    ledger_id, position = id_of(event.envelope.ledger_id), event.position
     return [(ledger_id, key_id, position, part, role) for part, role, key_id in event_key_rows(event)]
 
 

@@ -112,6 +112,37 @@ def test_nothing_leads_on_from_the_name(world: World, vault: Vault) -> None:
     assert others_are_as_before(vault)
 
 
+def remembered_refs(vault: Vault) -> set[bytes]:
+    """What the link keys that a vault remembers have opened."""
+    entries = list(vault._keyring._cache._entries.values())
+    links = [opened for _, _, opened in entries if isinstance(opened, LinkKey)]
+    return {refs for link in links for _, refs in link._opened.values()}
+
+
+def test_what_a_warm_vault_remembers_of_a_name_ends_with_its_link(world: World, vault: Vault) -> None:
+    """At once where the name is forgotten; elsewhere it leads nowhere, since the rows are asked for each time."""
+    other = world.open()
+    wanted = {**dict.fromkeys(STREAMS, PERSON), "patient-B": "patient:B"}
+    ref = known(vault)
+    # The erasure takes the subject's data key, and the way from the name stays until it is cut.
+    erase(vault, PERSON)
+    for warm in (vault, other):
+        for _ in range(2):
+            before = warm.reserve(LEDGER, wanted, [(PERSON, "")], mint=False)
+            assert (before.subjects[PERSON], set(before.streams)) == (ref, set(wanted))
+        assert any(ref in refs for refs in remembered_refs(warm))
+
+    vault.unlink(LEDGER, ref, LATER)
+
+    assert not any(ref in refs for refs in remembered_refs(vault))
+    assert remembered_refs(vault)
+    assert any(ref in refs for refs in remembered_refs(other))
+    for warm in (vault, other):
+        after = warm.reserve(LEDGER, wanted, [(PERSON, "")], mint=False)
+        assert (set(after.subjects), set(after.streams)) == ({"patient:B"}, {"patient-B"})
+        assert (set(after.unlinked), set(after.unlinked_streams)) == ({PERSON}, set(STREAMS))
+
+
 def test_late_writers_are_still_refused(vault: Vault) -> None:
     """By name and by the names of streams; nothing is made for them, with minting or without."""
     vault.unlink(LEDGER, erased(vault), LATER)

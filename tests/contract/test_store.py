@@ -468,7 +468,7 @@ def kill_connections(backend: Backend) -> int:
     """End every connection of the engine's pool on the server's side."""
     database = make_url(backend.urls[0]).database
     statement = sa.text(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
     )
     other = open_engine(backend.urls[0])
     with other.connect() as connection:

@@ -282,7 +282,7 @@ def test_a_lost_connection_is_survived_by_reads(postgres: PostgresCluster, tmp_p
         key_id = key_of(vault, "patient:A")
         with postgres.connect() as hand:
             hand.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
             )
         assert status_of(vault, key_id) == "living"
         attempts: list[int] = []
@@ -317,7 +317,7 @@ def test_a_write_never_begins_on_a_connection_that_is_gone(
         assert key_of(vault, "patient:A")
         with postgres.connect() as hand:
             killed = hand.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [service_role(world)]
             ).fetchall()
         assert killed
         with database.writing(vault.engine) as connection:

@@ -10,6 +10,7 @@ from uuid import UUID
 from ledger.domain.events import Envelope, NewEvent, NewPart, Role, SealedEvent
 from ledger.domain.intake import EVENT_BYTES
 from ledger.domain.sequence import Expectation
+from ledger.domain.values import value
 from ledger.errors import (
     BusyError,
     CallerError,
@@ -42,7 +43,7 @@ class OvertakenError(Exception):
         self.abandoned = abandoned or {}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Candidate:
     """A new event that has its id and its names: ready to be prepared. ``index``: its place in the batch."""
 

@@ -221,6 +221,36 @@ def test_a_link_key_seals_as_the_format_says(key: bytes, digest: bytes) -> None:
     assert envelope.open_refs(key, *place, link.link_id, link.seal(*place, refs)) == refs
 
 
+def test_what_a_link_key_has_opened_it_knows_for_that_row_alone() -> None:
+    """Opened again, the same bytes give the same refs; in another row, or altered, they are not authentic still."""
+    key, ledger_id, digest, refs = b"k" * 32, UUID(int=7), b"d" * 32, b"r" * 16
+    link = LinkKey.of(key)
+    sealed = link.seal(NameKind.SUBJECT, ledger_id, digest, refs)
+    for _ in range(2):
+        assert link.open(NameKind.SUBJECT, UUID(int=7), digest, sealed) == refs
+    wrong = [
+        (NameKind.STREAM, ledger_id, digest, sealed),
+        (NameKind.SUBJECT, UUID(int=8), digest, sealed),
+        (NameKind.SUBJECT, ledger_id, b"e" * 32, sealed),
+        (NameKind.SUBJECT, ledger_id, digest, sealed[:-1] + bytes([sealed[-1] ^ 1])),
+    ]
+    for kind, ledger, row, altered in wrong:
+        with pytest.raises(NotAuthenticError):
+            link.open(kind, ledger, row, altered)
+    assert link.open(NameKind.SUBJECT, ledger_id, digest, sealed) == refs
+
+
+def test_a_link_key_knows_few_of_the_names_that_it_has_opened() -> None:
+    """Of somebody with a thousand streams too, and it opens the others all the same."""
+    link, ledger_id = LinkKey.of(b"k" * 32), UUID(int=7)
+    digests = [number.to_bytes(32) for number in range(1000)]
+    sealed = [link.seal(NameKind.STREAM, ledger_id, digest, digest) for digest in digests]
+    for _ in range(2):
+        opened = [link.open(NameKind.STREAM, ledger_id, *row) for row in zip(digests, sealed, strict=True)]
+        assert opened == digests
+    assert len(link._opened) == 16
+
+
 @pytest.mark.parametrize("key", [NameKey.of(b"n" * 32), LinkKey.of(b"n" * 32)])
 def test_keys_of_the_name_index_show_nothing_and_are_not_pickled_or_copied(key: NameKey | LinkKey) -> None:
     """They leave their process by no accident, and no log line has them."""

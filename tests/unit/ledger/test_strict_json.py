@@ -197,6 +197,7 @@ def test_reading_fails_in_one_way_only(text: bytes) -> None:
         ({"a": SMALLEST_INTEGER - 1}, "must be an integer of 64 bits; send a larger number as a string"),
         ({SECRET: parse_json(b'"\\ud800"')}, "must not contain a lone surrogate"),
         ({"a": {parse_json(b'"Zebedee\\udc00"'): 1}}, "must not contain a lone surrogate in a key"),
+        ({parse_json(b'"\\ud834"'): 1, parse_json(b'"\\udd1e"'): 2}, "must not contain a lone surrogate in a key"),
     ],
 )
 def test_what_cannot_be_kept_exactly_is_a_fault_without_a_key(value: object, message: str) -> None:
