@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -125,6 +126,7 @@ def load_app(settings: Settings, stopping: _Flag, main_process: int) -> Flask:
             give_up_dead_clients(port)
 
     app.before_request(mark)
+    gc.freeze()  # What is there now stays; to go through it again and again took a quarter of an export.
     return app
 
 
