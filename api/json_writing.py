@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from json import JSONEncoder
 from typing import Any, Final
 from uuid import UUID
@@ -42,10 +41,12 @@ def quick_json_bytes(value: object, from_outside: list[JsonObject | None]) -> by
 
     ``from_outside``: the objects inside the value that can hold any number. In the rest there are whole ones alone.
     """
-    if _are_plain(from_outside):
-        with suppress(orjson.JSONEncodeError):
-            return orjson.dumps(value)
-    return json_bytes(value)
+    if not _are_plain(from_outside):
+        return json_bytes(value)
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json_bytes(value)
 
 
 def _are_plain(values: Any) -> bool:

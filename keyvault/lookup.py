@@ -34,8 +34,8 @@ def look_up_keys(
             views.update(_ledger_key(connection, keyring, ledger_id, rest))
         return living, views
 
-    living, others = database.read(engine, look)
-    return {**others, **{found.row.key_id: view_of(keyring, found, recording=recording) for found in living}}
+    living, others = database.look(engine, look)
+    return {**others, **_views_of(keyring, living, recording=recording)}
 
 
 def subject(engine: Engine, keyring: Keyring, ledger_id: UUID, ref: bytes) -> SubjectEntry | None:
@@ -88,25 +88,49 @@ def find_streams(
 
 def view_of(keyring: Keyring, found: KeyInContext, *, recording: bool = False) -> KeyView:
     """Whether a key that lives may be used for reading now (with ``recording``: for an append), and the key if so."""
-    row, state = found.row, found.subject_state
-    shredding = found.open_erasure is not None and any(
-        key_id == row.key_id for key_id, _ in decode_key_ids(found.open_erasure_keys or "[]")
-    )
-    if shredding:
-        return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at, found.open_erasure)
-    # A subject that is being erased in part may have been restricted before, and will be again.
-    restricted = state == "restricted" or (state == "erasing" and found.open_erasure_next_state == "restricted")
-    if restricted and not recording:
-        return KeyView("restricted", row.subject_ref, row.purpose, found.changed_at)
-    damaged = KeyView("damaged", row.subject_ref, row.purpose, found.changed_at)
-    # Under an epoch that was destroyed lies only what was given up as damaged: no provider can be asked about it.
-    if state is None or found.epoch_state is None or found.epoch_state == "destroyed":
-        return damaged
+    withheld = _withheld(found, recording=recording)
+    if withheld is not None:
+        return withheld
     try:
-        key = keyring.open_key(row)
+        return _living(found, keyring.open_key(found.row))
     except DamagedKeyError:
-        return damaged
-    return KeyView("living", row.subject_ref, row.purpose, found.changed_at, key=key)
+        return _damaged(found)
+
+
+def _views_of(keyring: Keyring, living: Sequence[KeyInContext], *, recording: bool = False) -> Mapping[bytes, KeyView]:
+    """The same for the keys of a page, of which those that may be used are opened together."""
+    views = {found.row.key_id: _withheld(found, recording=recording) for found in living}
+    usable = [found for found in living if views[found.row.key_id] is None]
+    try:
+        keys = keyring.open_keys([found.row for found in usable])
+    except DamagedKeyError:
+        # One of them: none must hide the others.
+        return {found.row.key_id: view_of(keyring, found, recording=recording) for found in living}
+    opened = {found.row.key_id: _living(found, key) for found, key in zip(usable, keys, strict=True)}
+    return opened | {key_id: view for key_id, view in views.items() if view is not None}
+
+
+def _withheld(found: KeyInContext, *, recording: bool) -> KeyView | None:
+    """What is known of a key that may not be used, or cannot be; None when only opening it can tell."""
+    row, state, changed_at, epoch_state, open_erasure, erasure_keys, next_state = found
+    if open_erasure is not None and any(key_id == row.key_id for key_id, _ in decode_key_ids(erasure_keys or "[]")):
+        return KeyView("restricted", row.subject_ref, row.purpose, changed_at, open_erasure)
+    # A subject that is being erased in part may have been restricted before, and will be again.
+    restricted = state == "restricted" or (state == "erasing" and next_state == "restricted")
+    if restricted and not recording:
+        return KeyView("restricted", row.subject_ref, row.purpose, changed_at)
+    # Under an epoch that was destroyed lies only what was given up as damaged: no provider can be asked about it.
+    if state is None or epoch_state is None or epoch_state == "destroyed":
+        return _damaged(found)
+    return None
+
+
+def _living(found: KeyInContext, key: DataKey) -> KeyView:
+    return KeyView("living", found.row.subject_ref, found.row.purpose, found.changed_at, key=key)
+
+
+def _damaged(found: KeyInContext) -> KeyView:
+    return KeyView("damaged", found.row.subject_ref, found.row.purpose, found.changed_at)
 
 
 def _fenced(connection: Connection, ledger_id: UUID, key_ids: Collection[bytes]) -> dict[bytes, KeyView]:

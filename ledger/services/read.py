@@ -97,12 +97,12 @@ def query_each(
     """The same page; its keys were looked at when this returns (I7)."""
     place: Place | None = None
     if cursor is None:
-        pinned = pin_query(deps, ledger_id, query or EventQuery())
+        pinned, moment = _pin(deps, ledger_id, query or EventQuery())
     else:
         pinned, place = decode_cursor(ledger_id, cursor)
         if query is not None and not _is_same(deps, ledger_id, query, pinned):
             raise other_question()
-    moment = _moment(deps, ledger_id, pinned)
+        moment = _moment(deps, ledger_id, pinned)
     which = find_filter(deps, ledger_id, pinned)
     rows, more = _page_of(deps, ledger_id, which, place, limit) if which is not None else ([], False)
     events = _opened(deps, ledger_id, rows, as_recorded=as_recorded, disclosing=disclosing)
@@ -217,9 +217,13 @@ def place_of(event: RecordedEvent, which: EventFilter) -> Place:
 
 def pin_query(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> PinnedQuery:
     """Turn names into refs and ``as_of`` into a position."""
+    return _pin(deps, ledger_id, query)[0]
+
+
+def _pin(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> tuple[PinnedQuery, Moment]:
     moment = resolve_as_of(deps, ledger_id, query.as_of)
     pinned = _pin_names(deps, ledger_id, query)
-    return replace(pinned, as_of=moment.position)
+    return replace(pinned, as_of=moment.position), moment
 
 
 def _pin_names(deps: Dependencies, ledger_id: UUID, query: EventQuery) -> PinnedQuery:

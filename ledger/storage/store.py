@@ -163,7 +163,8 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
 
     def shreddings(self, ledger_id: UUID, key_ids: Collection[bytes]) -> Mapping[bytes, Shredding]:
         """For those of these keys that are dead: since when and by which erasure."""
-        found = self._matching(_select_shreddings(ledger_id), shredded_keys.c.key_id, key_ids)
+        dead = look(self._engine, lambda connection: statements.select_dead(connection, ledger_id, key_ids))
+        found = self._matching(_select_shreddings(ledger_id), shredded_keys.c.key_id, dead) if dead else iter(())
         return {row.key_id: Shredding(row.position, row.recorded_at, row.erasure_id) for row in found}
 
     def shredded_keys(self, ledger_id: UUID) -> Mapping[bytes, Shredding]:

@@ -16,6 +16,7 @@ from api.wiring import open_service
 from ledger.services.proving.publishing import publish
 from scripts.benchmarks.frame import AtMost, Engine, Report, in_turns, per_second
 from scripts.benchmarks.support.planting import LONG, Planter
+from scripts.benchmarks.support.processors import Accounts, of_cluster, of_server
 from tests.support.server import NDJSON, ServedLedger
 
 EVENTS: Final = 20_000
@@ -26,11 +27,14 @@ ROUNDS: Final = 21
 """Of what is quick and has to be equal."""
 
 EXPORT_ROUNDS: Final = 3
+COSTED: Final = 50
+"""Pages whose CPU time is taken together: the kernel counts it by the hundredth of a second."""
 
 DEEP_BAR: Final = AtMost(1.5)
 LARGE_BAR: Final = AtMost(10)
 PAST_BAR: Final = AtMost(1.5)
 _DRIVER_PAGE: Final = 500
+_MICROSECONDS: Final = 1_000_000
 
 
 def run(report: Report) -> None:
@@ -121,6 +125,25 @@ def _measure_export(report: Report, engine: Engine, server: ServedLedger, reader
     name = "an export as NDJSON, events a second ÷ the rows read by the driver"
     rates = [[events / seconds for seconds in times] for times in (bare, export)]
     report.ratio_of(name, rates[0], rates[1], shown=per_second)
+    _note_cost(report, engine, server, "export", events, partial(reader.export, events))
+    _note_cost(
+        report, engine, server, f"pages of {PAGE}", COSTED * PAGE, lambda: [reader.page() for _ in range(COSTED)]
+    )
+
+
+def _note_cost(
+    report: Report, engine: Engine, server: ServedLedger, name: str, events: int, work: Callable[[], object]
+) -> None:
+    """The CPU time of each event, by process: it says the same on a machine that others use too."""
+    counts = {"server": of_server(server)}
+    if engine == "postgresql":
+        counts["PostgreSQL"] = of_cluster(report.postgres())
+    accounts = Accounts(counts)
+    accounts.begin()
+    work()
+    used = accounts.end({})
+    shares = ", ".join(f"{who} {_MICROSECONDS * used[who] / events:.1f}" for who in counts)
+    report.note(f"{name}: CPU µs of each event: {shares}")
 
 
 def _driver(report: Report, engine: Engine, server: ServedLedger, events: int) -> Callable[[], None]:

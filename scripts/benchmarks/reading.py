@@ -3,6 +3,7 @@ that time goes; then whole questions, with the database."""
 
 from __future__ import annotations
 
+import gc
 import hmac
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,8 +40,11 @@ from tests.support.service import Service, new_ledger
 
 WRITER: Final = UUID(int=1)
 BATCH: Final = 1000
-PATIENTS: Final = 50
-"""Streams, each of a person of its own, whose events stand mixed."""
+PEOPLE: Final = 2_000
+"""Streams, each of a person of its own, whose events stand mixed: so nearly each event of a page needs another key."""
+
+FEW: Final = 50
+"""The same of the ledger that is asked for states, whose streams are the longer for it."""
 
 ROUNDS: Final = 7
 STAGED: Final = 1000
@@ -57,21 +61,24 @@ Row = sa.Row[Any]
 
 def run(report: Report) -> None:
     """All of it, on each engine."""
+    # As a worker of the server does.
+    gc.freeze()
     for engine in report.engines:
         for name, make, bar in (("one part", _plain, RATE_BAR), ("four parts", _rich, None)):
             report.heading(f"reading on {engine}: events of {name}")
             with report.fresh_service(engine) as service:
-                ledger_id = new_ledger(service).ledger_id
+                ledger_id, of_few = (new_ledger(service, name).ledger_id for name in ("many", "few"))
                 count = report.size(5_000, 50_000)
-                _fill(service.deps, ledger_id, make, count)
+                _fill(service.deps, ledger_id, partial(make, PEOPLE), count)
+                _fill(service.deps, of_few, partial(make, FEW), count)
                 _measure_rows(report, engine, service, ledger_id, bar)
                 _measure_stages(report, service, ledger_id)
-                _measure_questions(report, service, ledger_id, count)
+                _measure_questions(report, service, ledger_id, of_few, count)
 
 
-def _plain(number: int) -> dict[str, Any]:
+def _plain(people: int, number: int) -> dict[str, Any]:
     """An event with about 250 bytes of data."""
-    patient = number % PATIENTS
+    patient = number % people
     return {
         "stream": f"patient-{patient}",
         "type": ("CRP", "Leucocytes", "IVLiquid", "ERTriage")[number % 4],
@@ -86,12 +93,12 @@ def _plain(number: int) -> dict[str, Any]:
     }
 
 
-def _rich(number: int) -> dict[str, Any]:
+def _rich(people: int, number: int) -> dict[str, Any]:
     """The same with an actor, somebody else, a part that concerns nobody, and all that an envelope can have."""
     return {
-        **_plain(number),
+        **_plain(people, number),
         "actor": {"subject": f"group:{number % 7}", "data": {"station": "7b"}},
-        "parts": [{"subject": f"patient:{(number + 1) % PATIENTS}", "data": {"contact": True}}],
+        "parts": [{"subject": f"patient:{(number + 1) % people}", "data": {"contact": True}}],
         "nonpersonal": {"ward": "ER", "bed": number % 30},
         "occurred_at": "2014-10-22T11:15:41Z",
         "correlation_id": str(UUID(int=number // 10 | 7 << 76 | 2 << 62)),
@@ -138,7 +145,7 @@ def _measure_rows(report: Report, engine: Engine, service: Service, ledger_id: U
     for _ in range(ROUNDS):
         rates.append(len(given) / _cpu(lambda: [len(text) for text in _exported(deps, ledger_id)]))
         bare.append(len(given) / _cpu(least))
-    report.note(f"{len(given)} events, {size // len(given)} bytes of JSON each, {PATIENTS} people, keys remembered")
+    report.note(f"{len(given)} events, {size // len(given)} bytes of JSON each, {PEOPLE} people, keys remembered")
     name = f"events/s of CPU time from rows to NDJSON, {engine}"
     report.ratio_of(f"{name} ÷ {EVENTS_A_SECOND:,}", [EVENTS_A_SECOND], rates, bar, shown=_rate)
     report.ratio_of(f"{name} ÷ bare hashes, AES-GCM and JSON", bare, rates, shown=_rate)
@@ -160,7 +167,7 @@ def _exported(deps: Dependencies, ledger_id: UUID) -> Iterator[bytes]:
 def _bare_minimum(events: Sequence[RecordedEvent]) -> Callable[[], None]:
     """For each part HMAC, commitment, AES-GCM, its hash, and JSON; for each event the hash of its leaf."""
     dek, salt, nonce = bytes(range(32)), bytes(16), bytes(12)
-    said = orjson.dumps(_plain(1)["data"])
+    said = orjson.dumps(_plain(1, 1)["data"])
     aad, leaf = bytes(AAD_BYTES), bytes(LEAF_BYTES)
     lengths = [[len(part.sealed) - SEALING_BYTES for part in event.parts] for event in events]
     sealed = {length: AESGCM(dek).encrypt(nonce, bytes(length), aad) for event in lengths for length in event}
@@ -231,21 +238,22 @@ def _plaintexts(event: RecordedEvent, keys: dict[bytes, DataKey]) -> list[bytes]
     ]
 
 
-def _measure_questions(report: Report, service: Service, ledger_id: UUID, count: int) -> None:
+def _measure_questions(report: Report, service: Service, ledger_id: UUID, of_few: UUID, count: int) -> None:
     """What a question costs this process with all that belongs to it, the database's driver too."""
     deps = service.deps
     stream = NameOrRef("patient-1", None)
     questions: dict[str, tuple[int, Callable[[], object]]] = {
-        "pages of 1,000, events": (count, partial(_all_pages, deps, ledger_id)),
+        "pages of 100, events": (count, partial(_all_pages, deps, ledger_id, 100)),
+        "pages of 1,000, events": (count, partial(_all_pages, deps, ledger_id, 1000)),
         "NDJSON export, events": (count, lambda: [len(text) for text in _exported(deps, ledger_id)]),
-        "state of a stream": (1, lambda: json_bytes(render_state(stream_state(deps, ledger_id, stream)))),
+        "state of a stream": (1, lambda: json_bytes(render_state(stream_state(deps, of_few, stream)))),
         "state halfway": (
             1,
-            lambda: json_bytes(render_state(stream_state(deps, ledger_id, stream, AsOf(position=count // 2)))),
+            lambda: json_bytes(render_state(stream_state(deps, of_few, stream, AsOf(position=count // 2)))),
         ),
-        f"states of {PATIENTS} streams": (
-            PATIENTS,
-            lambda: json_bytes(render_states(stream_states(deps, ledger_id, category="patient"))),
+        f"states of {FEW} streams": (
+            FEW,
+            lambda: json_bytes(render_states(stream_states(deps, of_few, category="patient"))),
         ),
     }
     for name, (units, work) in questions.items():
@@ -254,10 +262,10 @@ def _measure_questions(report: Report, service: Service, ledger_id: UUID, count:
         report.note(f"{name:<32} {units / seconds:>10,.0f}/s of CPU time")
 
 
-def _all_pages(deps: Dependencies, ledger_id: UUID) -> None:
+def _all_pages(deps: Dependencies, ledger_id: UUID, limit: int) -> None:
     cursor: str | None = None
     while True:
-        page = query_each(deps, ledger_id, None, cursor=cursor, limit=1000)
+        page = query_each(deps, ledger_id, None, cursor=cursor, limit=limit)
         page_json(page)
         cursor = page.next
         if cursor is None:

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from ledger.domain.events import OpenedEvent, OpenedPart
 from ledger.domain.query import AsOf, EventQuery, Moment, NameOrRef
@@ -244,6 +245,32 @@ def test_the_keys_of_a_page_are_looked_at_before_its_first_event_is_taken(ledger
     pages = export_each(down.deps, ledger.ledger_id, EventQuery())
     with pytest.raises(DependencyError):
         next(pages)
+
+
+def test_a_page_asks_for_each_thing_once(ledger: Ledger) -> None:
+    """However many people it is about: the head, the events, the dead among their keys, the types; and the vault once,
+    for all the keys."""
+    ledger.append(*(a_visit(f"{number}") for number in range(60)))
+    asked = {"ledger": 0, "vault": 0}
+    with _counted(ledger.backend.engine, asked, "ledger"), _counted(ledger.backend.vault.engine, asked, "vault"):
+        page = query_each(ledger.deps, ledger.ledger_id, EventQuery(), cursor=None, limit=50)
+        shown = list(page.events)
+    assert len({event.subject.subject for event in shown if event.subject is not None}) == 50
+    assert asked == {"ledger": 4, "vault": 1}
+
+
+@contextmanager
+def _counted(engine: sa.Engine, asked: dict[str, int], name: str) -> Iterator[None]:
+    """Count the statements that a database gets meanwhile."""
+
+    def count(*_: object) -> None:
+        asked[name] += 1
+
+    sa.event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", count)
 
 
 def test_an_export_looks_at_the_keys_when_a_page_begins(ledger: Ledger) -> None:

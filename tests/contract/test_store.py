@@ -291,6 +291,11 @@ def test_shredded_keys_are_known_from_the_commit_on(store: SqlStore, ledger_id: 
         lock.write(recorded, head)
         lock.shred([KEY_1, KEY_2], 0, ERASURE, root_of(head.frontier), before=BEFORE)
     assert store.shreddings(ledger_id, [KEY_1, OWN]).keys() == {KEY_1}
+    # More than a statement takes, given twice, and what is no key among them.
+    living = [number.to_bytes(32) for number in range(1, 2500)]
+    asked = [*living, b"short", KEY_2, b"", *living[:3], KEY_1, KEY_1]
+    assert store.shreddings(ledger_id, asked).keys() == {KEY_1, KEY_2}
+    assert store.shreddings(ledger_id, living) == {}
     shredding = store.shredded_keys(ledger_id)[KEY_2]
     assert (shredding.position, shredding.at, shredding.erasure_id) == (0, NOW, ERASURE)
     assert store.shredded_keys(ledger_id).keys() == {KEY_1, KEY_2}

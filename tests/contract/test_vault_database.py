@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -399,6 +399,73 @@ def test_a_reservation_looks_for_each_name_by_the_index(empty_world: World, anal
         steps = [line.split("(")[0] for line in plan if re.search(rf"(Scan|SEARCH|SCAN)\b.* {name}\b", line)]
         assert steps, plan
         assert all("Index" in step or step.startswith("SEARCH") for step in steps), plan
+
+
+def _statements_of(vault: Vault, work: Callable[[], object]) -> list[tuple[str, Any]]:
+    """What a piece of work asks the database."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(vault.engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(vault.engine, "before_cursor_execute", note)
+    return asked
+
+
+@pytest.mark.parametrize("young", [True, False])
+def test_keys_are_looked_up_one_by_one_by_their_ids(empty_world: World, young: bool) -> None:
+    """However many keys a page needs. In PostgreSQL one plan serves all pages, and it may have been made when the vault
+    was empty: no more than later does it go through what else the ledger has."""
+    vault = set_up(empty_world)
+    goes_by = {"subject_keys": ["key_id"], "subjects": ["ledger_id", "subject_ref"]}
+    if young:
+        goes_by |= {"fences": ["key_id"], "erasures": ["ledger_id", "subject_ref"]}
+    else:
+        owners = [f"patient:{number}" for number in range(800)]
+        vault.reserve(LEDGER, {}, [(owner, "") for owner in owners], mint=True)
+        empty_world.execute("ANALYZE")
+    statement, parameters = _statements_of(vault, lambda: vault.look_up_keys(LEDGER, [b"k" * 32]))[0]
+    plan = _lasting_plan(vault, statement, parameters)
+    for name, columns in goes_by.items():
+        (step,) = [step for step in plan if re.search(rf"( on|SEARCH|SCAN) {name} ", step)]
+        condition = re.search(r"(Index Cond:| USING .*INDEX) (.*)", step)
+        assert condition is not None, plan
+        assert all(re.search(rf"\b{column} ?=", condition[2]) for column in columns), plan
+
+
+def _lasting_plan(vault: Vault, statement: str, parameters: Any) -> list[str]:
+    """The steps of the plan that a statement has whatever its values are, each in one line."""
+    with database.reading(vault.engine) as connection:
+        if vault.engine.dialect.name == "sqlite":
+            return [str(row[-1]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        numbered = statement % {name: f"${number}" for number, name in enumerate(parameters, 1)}
+        kinds = {"keys": "bytea", "ledger": "uuid"}
+        types = [kinds.get(name, "text") for name in parameters]
+        connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+        connection.exec_driver_sql(f"PREPARE looking_up ({', '.join(types)}) AS {numbered}")
+        values = ", ".join("NULL" for _ in types)
+        lines = [str(row[0]) for row in connection.exec_driver_sql(f"EXPLAIN EXECUTE looking_up ({values})")]
+        # A line for each step, and behind it those that say what it goes by.
+        return re.sub(r"\n(?! *->)\s*", " ", "\n".join(lines)).split("\n")
+
+
+def test_the_keys_of_a_page_cost_one_statement(empty_world: World) -> None:
+    """More of them than a list of parameters takes, given twice, and what is no key among them."""
+    vault = set_up(empty_world)
+    owners = [f"patient:{number}" for number in range(1200)]
+    reserved = vault.reserve(LEDGER, {}, [(owner, "") for owner in owners], mint=True)
+    wanted = [key.key_id for key in reserved.keys.values()]
+    found: dict[bytes, Any] = {}
+    asked = _statements_of(vault, lambda: found.update(vault.look_up_keys(LEDGER, [*wanted, *wanted])))
+    assert len(asked) == 1
+    assert {key_id: (view.status, view.key.key_id) for key_id, view in found.items()} == {
+        key_id: ("living", key_id) for key_id in wanted
+    }
+    assert vault.look_up_keys(LEDGER, [b"k" * 31, wanted[0], b"", wanted[1], b"k" * 33]).keys() == set(wanted[:2])
 
 
 def test_a_server_that_is_away_is_unavailable(tmp_path: Path, postgres: PostgresCluster) -> None:
