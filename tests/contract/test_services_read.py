@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 
 from ledger.domain.events import OpenedEvent, OpenedPart
 from ledger.domain.query import AsOf, EventQuery, Moment, NameOrRef
@@ -21,6 +20,7 @@ from ledger.services.read import export_each, export_events, find_stream, get_ev
 from ledger.services.subjects import describe_subject
 from ledger.services.timetravel.state import stream_state
 from tests.support.ledgers import PRIVACY_OFFICER, WRITER, Backend, Ledger, a_fact, a_visit, all_positions, who
+from tests.support.statements import noted_statements
 
 CORRELATIONS = [f"0193a5e0-7c00-7000-8000-00000000c0{number:02}" for number in range(3)]
 PEOPLE = ["patient:A", "patient:B", "patient:C"]
@@ -251,26 +251,14 @@ def test_a_page_asks_for_each_thing_once(ledger: Ledger) -> None:
     """However many people it is about: the head, the events, the dead among their keys, the types; and the vault once,
     for all the keys."""
     ledger.append(*(a_visit(f"{number}") for number in range(60)))
-    asked = {"ledger": 0, "vault": 0}
-    with _counted(ledger.backend.engine, asked, "ledger"), _counted(ledger.backend.vault.engine, asked, "vault"):
+    with (
+        noted_statements(ledger.backend.engine) as of_ledger,
+        noted_statements(ledger.backend.vault.engine) as of_vault,
+    ):
         page = query_each(ledger.deps, ledger.ledger_id, EventQuery(), cursor=None, limit=50)
         shown = list(page.events)
     assert len({event.subject.subject for event in shown if event.subject is not None}) == 50
-    assert asked == {"ledger": 4, "vault": 1}
-
-
-@contextmanager
-def _counted(engine: sa.Engine, asked: dict[str, int], name: str) -> Iterator[None]:
-    """Count the statements that a database gets meanwhile."""
-
-    def count(*_: object) -> None:
-        asked[name] += 1
-
-    sa.event.listen(engine, "before_cursor_execute", count)
-    try:
-        yield
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", count)
+    assert (len(of_ledger), len(of_vault)) == (4, 1)
 
 
 def test_an_export_looks_at_the_keys_when_a_page_begins(ledger: Ledger) -> None:

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -401,21 +402,6 @@ def test_a_reservation_looks_for_each_name_by_the_index(empty_world: World, anal
         assert all("Index" in step or step.startswith("SEARCH") for step in steps), plan
 
 
-def _statements_of(vault: Vault, work: Callable[[], object]) -> list[tuple[str, Any]]:
-    """What a piece of work asks the database."""
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        asked.append((statement, parameters))
-
-    event.listen(vault.engine, "before_cursor_execute", note)
-    try:
-        work()
-    finally:
-        event.remove(vault.engine, "before_cursor_execute", note)
-    return asked
-
-
 @pytest.mark.parametrize("young", [True, False])
 def test_keys_are_looked_up_one_by_one_by_their_ids(empty_world: World, young: bool) -> None:
     """However many keys a page needs. In PostgreSQL one plan serves all pages, and it may have been made when the vault
@@ -428,7 +414,9 @@ def test_keys_are_looked_up_one_by_one_by_their_ids(empty_world: World, young: b
         owners = [f"patient:{number}" for number in range(800)]
         vault.reserve(LEDGER, {}, [(owner, "") for owner in owners], mint=True)
         empty_world.execute("ANALYZE")
-    statement, parameters = _statements_of(vault, lambda: vault.look_up_keys(LEDGER, [b"k" * 32]))[0]
+    with noted_statements(vault.engine) as asked:
+        vault.look_up_keys(LEDGER, [b"k" * 32])
+    statement, parameters = asked[0]
     plan = _lasting_plan(vault, statement, parameters)
     for name, columns in goes_by.items():
         (step,) = [step for step in plan if re.search(rf"( on|SEARCH|SCAN) {name} ", step)]
@@ -459,10 +447,10 @@ def test_the_keys_of_a_page_cost_one_statement(empty_world: World) -> None:
     owners = [f"patient:{number}" for number in range(1200)]
     reserved = vault.reserve(LEDGER, {}, [(owner, "") for owner in owners], mint=True)
     wanted = [key.key_id for key in reserved.keys.values()]
-    found: dict[bytes, Any] = {}
-    asked = _statements_of(vault, lambda: found.update(vault.look_up_keys(LEDGER, [*wanted, *wanted])))
+    with noted_statements(vault.engine) as asked:
+        found = vault.look_up_keys(LEDGER, [*wanted, *wanted])
     assert len(asked) == 1
-    assert {key_id: (view.status, view.key.key_id) for key_id, view in found.items()} == {
+    assert {key_id: (view.status, view.key and view.key.key_id) for key_id, view in found.items()} == {
         key_id: ("living", key_id) for key_id in wanted
     }
     assert vault.look_up_keys(LEDGER, [b"k" * 31, wanted[0], b"", wanted[1], b"k" * 33]).keys() == set(wanted[:2])

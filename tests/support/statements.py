@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,16 +21,17 @@ def _silent(_statement: str, _values: Any) -> None:
 
 @contextmanager
 def watching(engine: Engine, before: Watcher = _silent, after: Watcher = _silent) -> Iterator[None]:
-    """Call ``before`` and ``after`` around each statement on the database of this engine (PostgreSQL: of any engine in
-    this process). What they ask themselves they do not hear of."""
+    """Call ``before`` and ``after`` around each statement on the database of this engine (PostgreSQL: of any engine, in
+    this thread). What they ask themselves they do not hear of."""
     if engine.dialect.name != "postgresql":
         with _listening(engine, "before_cursor_execute", before), _listening(engine, "after_cursor_execute", after):
             yield
         return
-    original, busy = psycopg.Cursor.execute, [False]
+    original, busy, here = psycopg.Cursor.execute, [False], threading.get_ident()
 
     def execute(cursor: psycopg.Cursor[Any], query: Any, params: Any = None, **options: Any) -> psycopg.Cursor[Any]:
-        if busy[0] or cursor.connection.info.dbname != engine.url.database:
+        elsewhere = threading.get_ident() != here or cursor.connection.info.dbname != engine.url.database
+        if busy[0] or elsewhere:
             return original(cursor, query, params, **options)
 
         def tell(watcher: Watcher) -> None:
