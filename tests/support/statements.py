@@ -65,7 +65,12 @@ def _listening(engine: Engine, moment: str, watcher: Watcher) -> Iterator[None]:
 
 @contextmanager
 def noted_statements(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
-    """The statements that are asked meanwhile, with their values."""
+    """The statements that are asked meanwhile, with their values; not those by which a connection is made ready."""
     noted: list[tuple[str, Any]] = []
-    with watching(engine, lambda statement, values: noted.append((statement, values))):
+
+    def note(statement: str, values: Any) -> None:
+        if not statement.startswith("SET "):
+            noted.append((statement, values))
+
+    with watching(engine, note):
         yield noted
