@@ -15,7 +15,7 @@ from api.problems import SERVER_ERROR, kind_of, log_failure, problem_of
 from api.rendering import event_json, proven_event_json, render_appended
 from api.turns import Visit
 from ledger.domain.events import OpenedEvent
-from ledger.services.ingest import LineResult
+from ledger.services.appending.ingest import LineResult
 from ledger.services.proving.answers import ProvenEvent
 
 SPOOL_BYTES: Final = 2**20

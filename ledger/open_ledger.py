@@ -30,7 +30,7 @@ from ledger.domain.subscription import DEFAULT_PARTITIONS, DEFAULT_TRIES
 from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.domain.verdicts import VerifyReport
 from ledger.ports import Subscription
-from ledger.services.append import AppendResult, append_events
+from ledger.services.appending.append import AppendResult, append_events
 from ledger.services.commanding import processes
 from ledger.services.commanding.handling import Handled, handle
 from ledger.services.dependencies import Dependencies

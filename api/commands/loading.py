@@ -31,7 +31,7 @@ from keyvault.errors import VaultUnavailableError
 from ledger.domain.events import OPERATOR
 from ledger.domain.merkle import root_of
 from ledger.errors import DependencyError
-from ledger.services.ingest import LineReader, LineResult, Source, ingest_lines
+from ledger.services.appending.ingest import LineReader, LineResult, Source, ingest_lines
 
 STDIN: Final = "-"
 _TABLES: Final = frozenset({".csv", ".tsv"})

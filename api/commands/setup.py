@@ -17,7 +17,7 @@ from api.demo import DEMO_LEDGER, DEMO_SUBJECT, demo_lines
 from api.importing import LABEL_PREFIX, explain
 from api.wiring import migrate_databases, pin_journal_key, prepare_home
 from ledger.domain.events import OPERATOR
-from ledger.services.ingest import Source, ingest_lines
+from ledger.services.appending.ingest import Source, ingest_lines
 
 
 @click.command()

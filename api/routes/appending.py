@@ -23,8 +23,8 @@ from ledger.domain.events import NewEvent
 from ledger.domain.intake import BATCH_BYTES, BATCH_EVENTS, EVENT_BYTES, parse_batch
 from ledger.domain.strict_json import parse_json
 from ledger.errors import Fault, InvalidError, TooLargeError
-from ledger.services.append import append_events
-from ledger.services.ingest import Source, ingest_lines
+from ledger.services.appending.append import append_events
+from ledger.services.appending.ingest import Source, ingest_lines
 
 blueprint = Endpoints("Appending", __name__, description="Record what happened.")
 

@@ -31,6 +31,7 @@ from ledger.domain.sequence import place_events
 from ledger.domain.times import format_time
 from ledger.errors import BusyError
 from ledger.ports import ErasureEntry
+from ledger.services.appending.recording import PlainPart, seal_event
 from ledger.services.counting.count import count_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.evidence import entry_of, event_of, evidence_of
@@ -38,7 +39,6 @@ from ledger.services.finality import FinalState, final_states
 from ledger.services.marking import noting_head
 from ledger.services.naming import name_of_subject
 from ledger.services.receipts import Receipt, receipt_of, signed_statements
-from ledger.services.recording import PlainPart, seal_event
 from ledger.services.unlinking import LinkState, link_states, unlink_at_once
 
 

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from ledger.domain.events import Envelope, JsonObject, Role, SealedEvent
 from ledger.domain.names import LEDGER_CATEGORY
+from ledger.services.appending.recording import PlainPart, seal_event
 from ledger.services.dependencies import Dependencies
-from ledger.services.recording import PlainPart, seal_event
 
 
 def seal_own_event(

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from ledger.domain.events import OPERATOR, NewEvent
 from ledger.domain.query import EventQuery
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.following.consumer import consume_batch
 from ledger.services.following.subscriptions import create_subscription, remove_subscription

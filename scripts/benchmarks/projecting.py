@@ -12,7 +12,7 @@ from uuid import UUID
 from ledger.domain.intake import parse_batch
 from ledger.domain.projection import Projection
 from ledger.domain.query import DEFAULT_LIMIT, EventQuery
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.projecting.read_models import list_documents
 from ledger.services.projecting.runner import BATCH_EVENTS, step

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from ledger.domain.events import OPERATOR, NewEvent
 from ledger.domain.query import EventFilter
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving import publishing
 from ledger.services.proving.proofs import prove_event, prove_growth

@@ -26,7 +26,7 @@ from ledger.domain.intake import parse_batch
 from ledger.domain.merkle import hash_leaf
 from ledger.domain.query import AsOf, EventFilter, EventQuery, NameOrRef, Place
 from ledger.ports import DataKey, Store
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.current import each_current, open_current
 from ledger.services.opening import members_of, open_each

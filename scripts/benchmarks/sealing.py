@@ -23,12 +23,12 @@ from ledger.domain.sequence import place_events
 from ledger.domain.strict_json import parse_json
 from ledger.ports import CatalogueMark, Catalogues, EventType, KeyVault, Reservation
 from ledger.services.appending.attempt import Attempt
+from ledger.services.appending.ingest import BATCH_LINES
 from ledger.services.appending.preparation import Candidate, seal_batch
 from ledger.services.appending.reserving import reserve_all
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.types import register_type
 from ledger.services.evolution.validation import admit_events
-from ledger.services.ingest import BATCH_LINES
 from scripts.benchmarks.frame import Report
 from tests.support.service import Service, new_ledger
 

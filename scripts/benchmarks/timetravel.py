@@ -12,7 +12,7 @@ from ledger.domain.fold import MERGE_PATCH, Fold, Folded
 from ledger.domain.intake import parse_batch
 from ledger.domain.query import AsOf, NameOrRef
 from ledger.domain.snapshot import EVERY
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.timetravel import snapshots
 from ledger.services.timetravel.folding import fold_onward

@@ -25,10 +25,10 @@ from ledger.errors import (
     TooLargeError,
     VersionConflictError,
 )
+from ledger.services.appending.ingest import LineResult, Source, ingest_lines
 from ledger.services.evolution.copying import copy_stream
 from ledger.services.evolution.current import open_current
 from ledger.services.evolution.types import Registration, get_policy, get_type, list_types, register_type, set_policy
-from ledger.services.ingest import LineResult, Source, ingest_lines
 from ledger.services.read import export_events, get_event, query_events
 from ledger.storage import tables
 from tests.support.ledgers import WRITER, Ledger, a_fact, a_visit, new_event_id, reasons

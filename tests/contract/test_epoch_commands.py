@@ -33,7 +33,7 @@ from keyvault.finality import DAY
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.domain.times import format_time
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject, get_erasure
 from ledger.services.read import query_events
 from tests.support.postgres import PostgresCluster

@@ -20,7 +20,7 @@ from ledger.domain.ids import format_ref
 from ledger.domain.query import NameOrRef
 from ledger.domain.times import parse_time
 from ledger.errors import IntegrityError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, list_erasures
 from ledger.services.finality import sign_final_erasures
 from ledger.services.receipts import get_receipt

@@ -21,8 +21,8 @@ from ledger.errors import (
     SubjectErasedError,
     VersionConflictError,
 )
-from ledger.services.append import AppendResult
 from ledger.services.appending import group
+from ledger.services.appending.append import AppendResult
 from ledger.services.evolution.types import register_type
 from tests.support.ledgers import PRIVACY_OFFICER, Backend, Ledger, a_fact, a_visit, new_event_id
 

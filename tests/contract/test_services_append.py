@@ -25,8 +25,8 @@ from ledger.errors import (
     TooLargeError,
     VersionConflictError,
 )
-from ledger.services.append import append_events
-from ledger.services.ingest import LineResult, Source, ingest_lines
+from ledger.services.appending.append import append_events
+from ledger.services.appending.ingest import LineResult, Source, ingest_lines
 from ledger.services.read import find_stream, get_event
 from ledger.services.subjects import describe_subject
 from tests.support.ledgers import Ledger, a_fact, a_visit, new_event_id, reasons, who

@@ -13,9 +13,9 @@ from ledger.domain.query import EventQuery, NameOrRef
 from ledger.errors import InvalidError, SubjectErasedError
 from ledger.ports import KeyVault
 from ledger.services import read
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
+from ledger.services.appending.ingest import BATCH_LINES, Source, ingest_lines
 from ledger.services.erase import ErasureOrder, erase_subject
-from ledger.services.ingest import BATCH_LINES, Source, ingest_lines
 from tests.support.service import Service, event, new_ledger, set_up, sqlite_place
 
 

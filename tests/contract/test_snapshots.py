@@ -18,7 +18,7 @@ from ledger.domain.query import AsOf
 from ledger.domain.snapshot import EVERY
 from ledger.domain.upcasting import Upcast, Upcasters
 from ledger.errors import LeaseLostError, StoreUnavailableError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.evolution.current import open_current
 from ledger.services.evolution.types import register_type
 from ledger.services.timetravel.snapshotting import CURSOR, WINDOW, step

@@ -23,7 +23,7 @@ from ledger.domain.events import OPERATOR, NewEvent, OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.domain.times import parse_time
 from ledger.errors import IdConflictError, InvalidError, NotFoundError, SubjectErasedError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject, get_erasure, list_erasures
 from ledger.services.evolution.types import get_policy, set_policy
 from ledger.services.read import query_events

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from ledger.domain.events import OPERATOR
 from ledger.domain.verdicts import MOST_LISTED, VerifyReport
 from ledger.errors import StoreUnavailableError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.proving.publishing import publish
 from ledger.services.verifying import ranges

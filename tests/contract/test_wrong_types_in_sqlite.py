@@ -9,7 +9,7 @@ import pytest
 
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.read import query_events
 from ledger.services.verifying.running import verify_ledger
 from ledger.storage.tables import events

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from ledger.services.ingest import BATCH_LINES
+from ledger.services.appending.ingest import BATCH_LINES
 from tests.e2e.conftest import Tenant, make_tenant, postgres_settings
 from tests.support.postgres import PostgresCluster
 from tests.support.server import NDJSON, ServedLedger

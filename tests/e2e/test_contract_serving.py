@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ledger.services.ingest import BATCH_LINES
+from ledger.services.appending.ingest import BATCH_LINES
 from tests.e2e.conftest import Tenant, make_tenant
 from tests.support.server import NDJSON, Answer, Client, ServedLedger, raw_connection
 

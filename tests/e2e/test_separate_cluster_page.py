@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from keyvault import tables
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import NameOrRef
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
 from tests.e2e.cli_support import ROOT
 from tests.support.keys import places_of

@@ -17,7 +17,7 @@ from keyvault.signatures import verify_ed25519
 from ledger.domain.events import OPERATOR
 from ledger.domain.notes import VerifierKey, parse_note
 from ledger.domain.witness_policy import parse_policy, require_quorum
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.ledgers import create_ledger
 from ledger.services.proving.publishing import log_key, publish
 from tests.support.metrics import scrape

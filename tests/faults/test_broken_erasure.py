@@ -18,7 +18,7 @@ from keyvault.journal import Journal
 from ledger.domain.events import OPERATOR, OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.errors import StoreUnavailableError, SubjectErasedError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject, resume_erasures
 from ledger.services.finality import sign_final_erasures
 from ledger.services.read import query_events

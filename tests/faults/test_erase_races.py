@@ -24,7 +24,7 @@ from ledger.domain.events import OPERATOR, Appended, OpenedEvent
 from ledger.domain.query import EventQuery, NameOrRef
 from ledger.errors import SubjectErasedError
 from ledger.ports import HeadLock, Store
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
 from ledger.services.read import export_events

@@ -15,7 +15,7 @@ import pytest
 from ledger.domain.events import OPERATOR
 from ledger.domain.key_windows import Shape
 from ledger.domain.query import NameOrRef
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.counting import filling
 from ledger.services.counting.count import count_events
 from ledger.services.counting.filling import step

@@ -24,7 +24,7 @@ from ledger.domain.checkpoints import Checkpoint, open_checkpoint
 from ledger.domain.events import OPERATOR
 from ledger.domain.merkle import verify_consistency
 from ledger.errors import LedgerError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.proving.proofs import prove_consistency, root_at
 from ledger.services.proving.publishing import log_key, note_of, publish
 from tests.support.processes import processes

@@ -19,7 +19,7 @@ from keyvault.journal import Journal, JournalMark
 from keyvault.providers.file import FileProvider
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery, NameOrRef
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
 from ledger.services.evolution.types import set_policy
 from ledger.services.read import query_events

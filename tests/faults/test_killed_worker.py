@@ -18,7 +18,7 @@ import pytest
 
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import NameOrRef
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
 from ledger.services.projecting import runner, stored
 from ledger.services.projecting.generations import rebuild

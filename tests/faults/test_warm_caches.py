@@ -22,7 +22,7 @@ from api.timetravel_rendering import render_state, render_states
 from ledger.domain.events import OPERATOR
 from ledger.domain.fold import MERGE_PATCH
 from ledger.domain.query import EventQuery, NameOrRef
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.erase import ErasureOrder, erase_subject
 from ledger.services.projecting.read_models import read_document
 from ledger.services.projecting.shipped import CURRENT_STATE

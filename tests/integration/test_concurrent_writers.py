@@ -13,7 +13,7 @@ from uuid import UUID
 from ledger.domain.events import OPERATOR
 from ledger.domain.query import EventQuery
 from ledger.errors import VersionConflictError
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.read import query_events
 from tests.support.processes import processes
 from tests.support.service import (

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger.domain.events import OPERATOR
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from scripts.benchmarks.support.copying import CopyCeiling
 from tests.support.postgres import PostgresCluster
 from tests.support.service import event, new_ledger, postgres_place, set_up

@@ -17,7 +17,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from ledger.domain.events import OPERATOR, OpenedEvent
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.following.consumer import consume
 from ledger.services.following.subscriptions import create_subscription, describe_subscription
 from tests.support.processes import processes

@@ -30,7 +30,7 @@ from ledger.domain.merkle import hash_leaf
 from ledger.domain.query import EventFilter, EventQuery, NameOrRef
 from ledger.domain.verdicts import VerifyReport
 from ledger.ports import KeyVault, Store
-from ledger.services.append import AppendResult, append_events
+from ledger.services.appending.append import AppendResult, append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.erase import ErasureOrder, ErasureOutcome, erase_subject
 from ledger.services.ledgers import create_ledger

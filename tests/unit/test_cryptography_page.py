@@ -25,8 +25,8 @@ from keyvault.providers.file import FileProvider
 from keyvault.store import FIRST_GENERATION, KeyRow
 from ledger.domain import encoding, names
 from ledger.domain.events import PARTS, Envelope, Role, SealedEvent
+from ledger.services.appending.recording import PlainPart, seal_event
 from ledger.services.documents import DocumentKind
-from ledger.services.recording import PlainPart, seal_event
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "cryptography.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from ledger.errors import (
     TooLargeError,
 )
 from ledger.ports import DataKey, Reservation
-from ledger.services.recording import PlainPart, seal_event
+from ledger.services.appending.recording import PlainPart, seal_event
 
 _SEALED_BYTES: Final = 4 * EVENT_BYTES
 """Whoever takes an event in holds it to ``EVENT_BYTES`` as it was sent. Sealing adds padding and tags, puts names for

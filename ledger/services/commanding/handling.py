@@ -26,12 +26,12 @@ from ledger.errors import (
     StreamClosedError,
     VersionConflictError,
 )
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
+from ledger.services.appending.recording import appended
 from ledger.services.commanding.loading import Loaded, load
 from ledger.services.dependencies import Dependencies
 from ledger.services.naming import nameless_among
 from ledger.services.opening import open_events
-from ledger.services.recording import appended
 
 ATTEMPTS: Final = 10
 """How often a command is decided because others changed its stream in the meantime."""

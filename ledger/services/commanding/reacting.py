@@ -43,7 +43,7 @@ from ledger.errors import (
     VersionConflictError,
 )
 from ledger.ports import Timer
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.commanding.handling import ATTEMPTS, handle, ids_of, links_of
 from ledger.services.commanding.loading import Loaded, RestrictedStateError, UnknownShapeError, load
 from ledger.services.dependencies import Dependencies

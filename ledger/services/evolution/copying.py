@@ -48,7 +48,7 @@ from ledger.errors import (
     TooLargeError,
     VersionConflictError,
 )
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.validation import admit_events
 from ledger.services.naming import name_of_subject

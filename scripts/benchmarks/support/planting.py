@@ -22,8 +22,8 @@ from ledger.domain.merkle import encode_frontier
 from ledger.domain.names import ACTOR_PURPOSE
 from ledger.domain.sequence import place_events
 from ledger.ports import DataKey
+from ledger.services.appending.recording import PlainPart, seal_event
 from ledger.services.dependencies import Dependencies
-from ledger.services.recording import PlainPart, seal_event
 from ledger.storage import tables
 from scripts.benchmarks.support.payloads import visit
 from tests.support import rows

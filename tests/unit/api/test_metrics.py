@@ -18,7 +18,7 @@ from keyvault.signatures import SigningKey
 from ledger.domain.events import OPERATOR
 from ledger.domain.notes import COSIGNATURE, VerifierKey
 from ledger.ports import CursorKey
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.counting.filling import CURSOR
 from ledger.services.ledgers import create_ledger
 from ledger.services.proving.publishing import publish

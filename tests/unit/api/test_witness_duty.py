@@ -19,7 +19,7 @@ from api.witness_duty import WitnessDuty
 from ledger.domain.events import OPERATOR
 from ledger.errors import StoreUnavailableError
 from ledger.ports import PublishedCheckpoint, Transparency
-from ledger.services.append import append_events
+from ledger.services.appending.append import append_events
 from ledger.services.ledgers import create_ledger
 from ledger.services.proving.publishing import log_key, publish
 from tests.support.cosigning import MemoryWitness, MemoryWitnesses

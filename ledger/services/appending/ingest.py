@@ -21,9 +21,9 @@ from ledger.errors import (
     StateError,
     TooLargeError,
 )
-from ledger.services.append import append_events, conflicting
+from ledger.services.appending.append import append_events, conflicting
+from ledger.services.appending.recording import appended
 from ledger.services.dependencies import Dependencies
-from ledger.services.recording import appended
 
 BATCH_LINES: Final = 500
 BATCH_BYTES: Final = 4 * 2**20

@@ -27,11 +27,11 @@ from ledger.errors import (
 from ledger.services.appending.attempt import Admission, Attempt, Inspection
 from ledger.services.appending.group import record
 from ledger.services.appending.preparation import OvertakenError
+from ledger.services.appending.recording import appended
 from ledger.services.dependencies import Dependencies
 from ledger.services.evolution.validation import admit_events
 from ledger.services.naming import nameless_among
 from ledger.services.opening import open_events
-from ledger.services.recording import appended
 
 ATTEMPTS: Final = 8
 """How often an append is prepared because names or ids changed under its feet."""
