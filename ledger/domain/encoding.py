@@ -232,6 +232,11 @@ def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObjec
 
     Raises ``UnicodeEncodeError`` for a lone surrogate.
     """
+    return pad_plaintext(_PLAINTEXT.encode(plaintext_members(subject, stream, data)).encode())
+
+
+def plaintext_members(subject: str | None, stream: str | None, data: JsonObject | None) -> JsonObject:
+    """What stands in a part's JSON text, in this order."""
     members: dict[str, Any] = {}
     if subject is not None:
         members["subject"] = subject
@@ -239,7 +244,7 @@ def encode_plaintext(*, subject: str | None, stream: str | None, data: JsonObjec
         members["stream"] = stream
     if data is not None:
         members["data"] = data
-    return pad_plaintext(_PLAINTEXT.encode(members).encode())
+    return members
 
 
 def pad_plaintext(text: bytes) -> bytes:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from ledger.domain.encoding import encode_aads, encode_plaintext, pad_plaintext
+from ledger.domain.encoding import encode_aads, encode_plaintext, pad_plaintext, plaintext_members
 from ledger.domain.events import Appended, Envelope, JsonObject, RecordedEvent, Role, SealedEvent, SealedPart
 from ledger.ports import DataKey
 
@@ -46,15 +46,8 @@ def write_plaintext(subject: str | None, stream: str | None, data: JsonObject | 
     """The same bytes as ``encode_plaintext`` gives, by orjson where that spells as Python does. It does not so with all
     floats, and what it refuses is for Python to write or to refuse. Raises as ``encode_plaintext`` does."""
     if data is None or _is_spelled_alike(data):
-        members: dict[str, Any] = {}
-        if subject is not None:
-            members["subject"] = subject
-        if stream is not None:
-            members["stream"] = stream
-        if data is not None:
-            members["data"] = data
         with suppress(orjson.JSONEncodeError):
-            return pad_plaintext(orjson.dumps(members))
+            return pad_plaintext(orjson.dumps(plaintext_members(subject, stream, data)))
     return encode_plaintext(subject=subject, stream=stream, data=data)
 
 
