@@ -146,9 +146,12 @@ class Question:
                 driver.autocommit = True
                 rows = self._ask(driver, engine.dialect, values)
                 driver.autocommit = False
-            except psycopg.Error as error:
+            except BaseException as error:
+                # Whatever it was: a connection that went back like this would give the next writer no transaction (I1).
                 pooled.invalidate(error)
-                raise (_lost_connection(error) if driver.closed else error) from None
+                if isinstance(error, psycopg.Error) and driver.closed:
+                    raise _lost_connection(error) from None
+                raise
             return rows
 
     def _ask(self, driver: Any, dialect: sa.Dialect, values: Mapping[str, Any]) -> Sequence[Any]:

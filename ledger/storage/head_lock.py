@@ -42,6 +42,8 @@ class SqlHeadLock:
         if not found:
             raise IntegrityError("a ledger has no head")
         self._head = rows.head_from(found[0])
+        self.has_grown = False
+        """Whether events were written under this lock. Readers take it, too, and have nothing to tell of."""
 
     @property
     def head(self) -> Head:
@@ -87,6 +89,7 @@ class SqlHeadLock:
     def write(self, recorded: Sequence[RecordedEvent], head: Head) -> None:
         """Add the rows of these events and their keys, and move the head."""
         write_events(self._connection, self._ledger_id, recorded, head)
+        self.has_grown = True
 
     def remember(self, mark: VaultMark) -> None:
         """Let the head remember this of the key vault."""

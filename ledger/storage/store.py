@@ -68,8 +68,10 @@ class SqlStore(SqlStreams, SqlOverview, SqlEvidence):
     def locked_head(self, ledger_id: UUID) -> Iterator[SqlHeadLock]:
         """One transaction that holds the head lock."""
         with writing(self._engine) as connection:
-            yield SqlHeadLock(connection, ledger_id)
-        wakeups_of(self._engine).announce(self._engine, ledger_id)
+            lock = SqlHeadLock(connection, ledger_id)
+            yield lock
+        if lock.has_grown:
+            wakeups_of(self._engine).announce(self._engine, ledger_id)
 
     def add_ledger(self, ledger: LedgerInfo) -> None:
         """Add a ledger and its empty head."""

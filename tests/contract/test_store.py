@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -505,6 +506,24 @@ def test_a_read_outlives_its_connection(service: tuple[Backend, Any]) -> None:
         with watching(opened.engine, kill_once):
             assert right()
         assert killed[0] >= 1
+
+
+def test_a_look_that_fails_leaves_no_connection_without_transactions(service: tuple[Backend, Any]) -> None:
+    """Looks are taken outside of transactions. However one ends, what the next writer gets has them: else its rows
+    would stand though it failed (I1)."""
+    opened, _ = service
+    ledger_id = opened.new_ledger().ledger_id
+
+    def fail(*_: Any) -> None:
+        raise ValueError("not of the driver")
+
+    with watching(opened.engine, fail), pytest.raises(ValueError, match="not of the driver"):
+        opened.store.head(ledger_id)
+    with suppress(RuntimeError), opened.store.locked_head(ledger_id) as lock:
+        lock.abandon(b"r" * 16)
+        raise RuntimeError
+    with opened.store.locked_head(ledger_id) as lock:
+        assert lock.abandoned([b"r" * 16]) == frozenset()
 
 
 @pytest.mark.parametrize(("name", "instead"), [("_PING_AFTER_SECONDS", 60.0), ("_has_input", lambda _: False)])

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-from ledger.storage.wakeups import CHANNEL, PATIENCE_SECONDS
+from ledger.storage.wakeups import CHANNEL, PATIENCE_SECONDS, Wakeups
 from tests.support.ledgers import Backend, Ledger, a_fact, a_visit
 
 LONG = 30.0
@@ -60,6 +60,17 @@ def test_an_append_wakes(ledger: Ledger) -> None:
 
         assert size.result(LONG) == 1
     assert time.monotonic() - began < PATIENCE_SECONDS + SLACK
+
+
+def test_who_only_looks_under_the_lock_wakes_nobody(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions about a moment take the head lock, too, and have nothing to tell of."""
+    told: list[object] = []
+    monkeypatch.setattr(Wakeups, "announce", lambda *arguments: told.append(arguments))
+
+    assert ledger.deps.store.head(ledger.ledger_id, settled=True).size == 0
+    assert told == []
+    ledger.append(a_fact())
+    assert len(told) == 1
 
 
 def test_an_erasure_wakes(ledger: Ledger) -> None:
