@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,21 +14,27 @@ from ledger.storage.tables import event_keys, events
 
 REF_BYTES: Final = 16
 
+FEW_OCCURRED: Final = 2_000
+"""So few that they are best put in order when they are found by their time of occurrence, for a page of any size."""
+
 _FEW_POSITIONS: Final = 10_000
 """So few that it does no harm to look at each: who follows a stream asks for no more at a time."""
 
 
-def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limit: int) -> sa.Select[Any]:
-    """The next events that match, in the filter's order, from the one behind ``after``."""
+def select_events(
+    ledger_id: UUID, which: EventFilter, after: Place | None, limit: int, *, few_occurred: bool = False
+) -> sa.Select[Any]:
+    """The next events that match, in the filter's order, from the one behind ``after``. ``few_occurred``: that there
+    are few in the filter's range of times of occurrence, for a database that cannot know."""
     ordered: list[sa.ColumnElement[int]] = (
         [events.c.position] if which.order_by == "recorded" else [occurred_at(), events.c.position]
     )
-    if _is_narrow(which):
+    if few_occurred or _is_narrow(which):
         ordered = [unindexed(column) for column in ordered]
     statement = (
         sa.select(events)
         .select_from(_source(ledger_id, which, after))
-        .where(events.c.ledger_id == ledger_id, *_conditions(which))
+        .where(events.c.ledger_id == ledger_id, *_conditions(which, few_occurred))
         .order_by(*(column.asc() if which.order == "asc" else column.desc() for column in ordered))
         .limit(limit)
     )
@@ -37,6 +44,17 @@ def select_events(ledger_id: UUID, which: EventFilter, after: Place | None, limi
     here: Any = sa.tuple_(*ordered) if len(ordered) > 1 else ordered[0]
     there: Any = sa.tuple_(after.occurred_at, after.position) if len(ordered) > 1 else after.position
     return statement.where(here > there if which.order == "asc" else here < there)
+
+
+def select_few_occurred(ledger_id: UUID, which: EventFilter) -> sa.Select[Any] | None:
+    """Counts the events in a filter's range of times of occurrence, ``FEW_OCCURRED`` at most; None: it does not matter
+    how many there are."""
+    by_time = which.occurred_from is not None or which.occurred_to is not None
+    if not by_time or which.order_by == "occurred" or which.keys or _is_narrow(which) or _is_short(which):
+        return None
+    # The index has a ledger's events in just this order, which a plan that looks at few of them needs to see.
+    found = sa.select(sa.literal(1)).where(events.c.ledger_id == ledger_id, *_occurrence(which))
+    return sa.select(sa.func.count()).select_from(found.order_by(occurred_at()).limit(FEW_OCCURRED).subquery())
 
 
 def _position(which: EventFilter) -> sa.ColumnElement[int]:
@@ -61,8 +79,11 @@ def occurred_at() -> sa.ColumnElement[int]:
     return sa.func.coalesce(events.c.occurred_at, events.c.recorded_at)
 
 
-def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = [_position(which).between(which.first_position, which.last_position)]
+def _conditions(which: EventFilter, few_occurred: bool) -> list[sa.ColumnElement[bool]]:
+    # Where few are found by their times, no index of anything else is to be gone by.
+    by: Callable[[Any], sa.ColumnElement[Any]] = unindexed if few_occurred else _as_it_is
+    position = by(events.c.position) if few_occurred else _position(which)
+    conditions: list[sa.ColumnElement[bool]] = [position.between(which.first_position, which.last_position)]
     for column, value in (
         (events.c.stream_ref, which.stream_ref),
         (events.c.category, which.category),
@@ -70,18 +91,27 @@ def _conditions(which: EventFilter) -> list[sa.ColumnElement[bool]]:
         (events.c.recorded_by, which.recorded_by),
     ):
         if value is not None:
-            conditions.append(column == value)
+            conditions.append(by(column) == value)
     if which.share is not None:
         conditions.append(in_share(events.c.stream_ref, which.share))
     if which.after_version:
         conditions.append(events.c.stream_version > which.after_version)
     if which.types:
-        conditions.append(events.c.event_type.in_(which.types))
+        conditions.append(by(events.c.event_type).in_(which.types))
+    return [*conditions, *_occurrence(which)]
+
+
+def _occurrence(which: EventFilter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
     if which.occurred_from is not None:
         conditions.append(occurred_at() >= which.occurred_from)
     if which.occurred_to is not None:
         conditions.append(occurred_at() < which.occurred_to)
     return conditions
+
+
+def _as_it_is(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return column
 
 
 def in_share(stream_ref: sa.ColumnElement[bytes], share: tuple[int, int]) -> sa.ColumnElement[bool]:

@@ -162,6 +162,11 @@ SUBJECT: Final[dict[str, Any]] = _under((Role.SUBJECT,), _key(7))
 ACTOR: Final[dict[str, Any]] = _under((Role.ACTOR,), _actor(7))
 OCCURRED: Final[dict[str, Any]] = {"order_by": "occurred"}
 DESCENDING: Final[dict[str, Any]] = {"order": "desc"}
+LATE: Final[dict[str, Any]] = {
+    "occurred_from": NOW + (EVENTS - 500) * SECOND,
+    "occurred_to": NOW + (EVENTS - 400) * SECOND,
+}
+"""A range of times with few events, all of them near the end."""
 
 QUESTIONS: Final[Mapping[str, Question]] = {
     "everything": _events(),
@@ -196,6 +201,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "a subject and a type": _events(**SUBJECT, types=("Type3",), reach=2 * OF_A_STREAM, sorts=True),
     "an actor in a category": _events(**ACTOR, category="ward", reach=OF_AN_ACTOR, sorts=True),
     "occurred in a range": _events(occurred_from=NOW, occurred_to=NOW + HOUR, reach=EVENTS // 4, sorts=True),
+    "occurred in a narrow range": _events(**LATE, reach=A_PAGE, sorts=True),
     "by occurrence": _events(**OCCURRED),
     "by occurrence, backwards, the next page": _events(Place(HALF, NOW), **OCCURRED, **DESCENDING, reach=A_PAGE),
     "by occurrence in a range": _events(occurred_from=NOW, occurred_to=NOW + HOUR, **OCCURRED),
@@ -277,6 +283,38 @@ def test_a_question_goes_by_an_index(planted: Planted, name: str) -> None:
                 _check_sqlite(connection, statement, values, question)
             else:
                 _check_postgresql(connection, statement, values, question)
+
+
+@pytest.mark.parametrize("planted", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("further", [{}, {"category": "patient"}, {"types": ("Type0",)}, DESCENDING])
+def test_sqlite_goes_by_a_narrow_range_of_times_and_in_order_through_a_wide_one(
+    planted: Planted, further: dict[str, Any]
+) -> None:
+    """What is found is the same either way. What PostgreSQL touches is counted above."""
+
+    def plan_of(**times: Any) -> tuple[list[int], str]:
+        with _statements(planted.backend.engine) as made:
+            which = EventFilter(0, LAST, **times, **further)
+            found = planted.store.select_events(planted.ledger_id, which, None, LIMIT)
+        statement, values = made[-1]
+        with planted.backend.engine.connect() as connection:
+            steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            return [event.position for event in found], str([row[-1] for row in steps])
+
+    found, narrow = plan_of(**LATE)
+    _, wide = plan_of(occurred_from=NOW, occurred_to=LATE["occurred_to"])
+    rows = (_event_row(planted.ledger_id, at) for at in range(EVENTS))
+    asked = {name: value for name, value in further.items() if name == "category"}
+    expected = [
+        row["position"]
+        for row in rows
+        if LATE["occurred_from"] <= (row["occurred_at"] or row["recorded_at"]) < LATE["occurred_to"]
+        and all(row[name] == value for name, value in asked.items())
+        and row["event_type"] in further.get("types", (row["event_type"],))
+    ]
+    assert found == sorted(expected, reverse=further.get("order") == "desc")[:LIMIT]
+    assert "events_by_occurrence" in narrow
+    assert "events_by_occurrence" not in wide
 
 
 @contextmanager
